@@ -1,0 +1,172 @@
+"""Constructor arguments, checked and turned into a specification before anything is computed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+
+from skode._fit import Specification
+from skode.fields import ACTIVATIONS
+from skode.integrate import METHODS
+from skode.penalties import resolve_penalty
+from skode.recipe import RECIPES
+
+FIELDS = ("per_target", "shared", "residual")
+HIDDEN = {"per_target": (16,), "shared": (64, 64), "residual": (64, 64)}
+"""Default widths: sixteen units bend one slope in a few variables; a shared network serves all targets."""
+
+
+def specify(parameters: dict[str, Any]) -> Specification:
+    """Check every constructor argument.
+
+    Parameters
+    ----------
+    parameters : dict
+        ``get_params(deep=False)`` of an estimator.
+
+    Returns
+    -------
+    Specification
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a value that is not allowed; the message names what is.
+    """
+    p = parameters
+    _one_of(p, "field", FIELDS)
+    _one_of(p, "activation", tuple(ACTIVATIONS))
+    _one_of(p, "order", (1, 2))
+    _one_of(p, "time_origin", ("zero", "input"))
+    _one_of(p, "initial_state", ("refine", "observed"))
+    _one_of(p, "initial_velocity", ("given", "inferred"))
+    _one_of(p, "method", METHODS)
+    _one_of(p, "training", tuple(RECIPES))
+    _one_of(p, "dtype", ("float32", "float64"))
+    _flag(p, "time_dependent")
+    _flag(p, "refit")
+    _number(p, "alpha", least=0.0)
+    _number(p, "learning_rate", least=0.0, strict=True)
+    _number(p, "tol", least=0.0)
+    _integer(p, "max_iter", least=1)
+    _integer(p, "verbose", least=0)
+    if p["time_origin"] == "input" and not p["time_dependent"]:
+        raise ValueError(
+            "time_origin='input' must go with time_dependent=True; got time_dependent=False. "
+            "Set time_dependent=True, or leave time_origin at 'zero'."
+        )
+    penalty = resolve_penalty(p["penalty"], p["gates"])
+    return Specification(
+        penalty=penalty,
+        field=p["field"],
+        hidden=_hidden(p["hidden_layer_sizes"], p["field"]),
+        activation=p["activation"],
+        order=p["order"],
+        time_dependent=bool(p["time_dependent"]),
+        velocity_inferred=p["order"] == 2 and p["initial_velocity"] == "inferred",
+        initial_exact=p["initial_state"] == "observed",
+        method=p["method"],
+        training=p["training"],
+        max_iter=int(p["max_iter"]),
+        learning_rate=float(p["learning_rate"]),
+        tol=float(p["tol"]),
+        refit=bool(p["refit"]),
+        device=resolve_device(p["device"]),
+        dtype=torch.float32 if p["dtype"] == "float32" else torch.float64,
+        report=reporter(p["verbose"]),
+    )
+
+
+def resolve_device(device: Any) -> torch.device:
+    """Find the device: "auto" is CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown, or CUDA is asked for and absent.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'; got {device!r}. Use 'auto'."
+        ) from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device!r} must be available; got a machine on which torch sees no CUDA device. "
+            "Use device='auto' or 'cpu', or install a CUDA build of torch."
+        )
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be of type 'cpu' or 'cuda'; got {device!r}. Use 'auto'.")
+    return found
+
+
+def reporter(verbose: int) -> Any:
+    """Give the function that takes progress lines: the package's logger if verbose, else nothing."""
+    if not verbose:
+        return _silent
+    logger = logging.getLogger("skode")
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    return logger.info
+
+
+def _silent(line: str) -> None:
+    """Take a progress line and do nothing."""
+
+
+def _hidden(sizes: Any, field: str) -> tuple[int, ...]:
+    if sizes is None:
+        return HIDDEN[field]
+    widths = (sizes,) if isinstance(sizes, numbers.Integral) else sizes
+    valid = isinstance(widths, (tuple, list, np.ndarray)) and len(widths) > 0
+    if not valid or not all(isinstance(w, numbers.Integral) and w > 0 for w in widths):
+        raise ValueError(
+            f"hidden_layer_sizes must be None, a positive integer or a non-empty sequence of them; got {sizes!r}. "
+            "Use (16,) for one layer of 16 units."
+        )
+    return tuple(int(w) for w in widths)
+
+
+def _one_of(p: dict[str, Any], name: str, allowed: tuple[Any, ...]) -> None:
+    value = p[name]
+    if isinstance(value, bool) or not any(type(value) is type(a) and value == a for a in allowed):
+        listed = ", ".join(repr(a) for a in allowed)
+        raise ValueError(
+            f"{name} must be one of {listed}; got {value!r}. Use {name}={allowed[0]!r} if in doubt."
+        )
+
+
+def _flag(p: dict[str, Any], name: str) -> None:
+    if not isinstance(p[name], (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {p[name]!r}. Pass a bool.")
+
+
+def _number(p: dict[str, Any], name: str, *, least: float, strict: bool = False) -> None:
+    value = p[name]
+    bound = f"> {least:g}" if strict else f">= {least:g}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a finite number {bound}; got {value!r}. Pass a float.")
+    if not math.isfinite(value) or value < least or (strict and value == least):
+        raise ValueError(
+            f"{name} must be a finite number {bound}; got {value!r}. Choose a value in that range."
+        )
+
+
+def _integer(p: dict[str, Any], name: str, *, least: int) -> None:
+    value = p[name]
+    integral = isinstance(value, numbers.Integral) and not (isinstance(value, bool) and name != "verbose")
+    if not integral:
+        raise TypeError(f"{name} must be an integer >= {least}; got {value!r}. Pass an int.")
+    if value < least:
+        raise ValueError(
+            f"{name} must be an integer >= {least}; got {value!r}. Choose a value in that range."
+        )

@@ -1,0 +1,164 @@
+"""Prepared data as tensors: interval rows and windows, in a training and a held-out part."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skode._dynamics import tensor
+from skode._prepare import Prepared
+from skode._typing import BoolArray, IntArray
+from skode.objectives import Rows, Windows, matching_scale, window_scale
+
+MAX_KNOTS = 2000
+"""Observation times at which Jacobians are averaged; more are thinned evenly."""
+VELOCITY_SPREAD = 0.1
+"""How far the starting velocity of a window may move at a time, in standard units; it is not observed."""
+
+
+class Problem(NamedTuple):
+    """Everything that the losses of one fold read."""
+
+    rows: Rows
+    held_rows: Rows | None
+    windows: Windows
+    held_windows: Windows | None
+    trajectories: Windows  # whole trajectories from the start that the user gave
+    moving: torch.Tensor  # (moving,) targets that are not constant
+    knots: torch.Tensor  # (1, knot, source)
+    matching: torch.Tensor  # (target,) zero-model loss of interval rows
+    shooting: torch.Tensor  # (target,) zero-model loss of windows
+    whole: torch.Tensor  # (target,) zero-model loss of whole trajectories
+
+
+def build_problem(
+    prepared: Prepared, *, window: int, refine_start: bool, dtype: torch.dtype, device: torch.device
+) -> Problem:
+    """Move prepared data to the device and set a part of it aside.
+
+    About a fifth of the groups is held out, so that stages can be stopped or refused by data that no gradient
+    has seen. With fewer than five groups blocks of time are held out instead, and with fewer than ten blocks
+    nothing is.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    window : int
+        Intervals per window.
+    refine_start : bool
+        Whether windows at the given start use its smoothed value and may correct it.
+    dtype : torch.dtype
+    device : torch.device
+
+    Returns
+    -------
+    Problem
+    """
+    like = torch.zeros(0, dtype=dtype, device=device)
+    held = _held_blocks(prepared, window)
+    rows = Rows(
+        tensor(prepared.nodes, like), tensor(prepared.slopes, like), tensor(prepared.slope_weights, like)
+    )
+    row_held = torch.as_tensor(held, device=device)
+    pieces = _window_pieces(prepared, window, refine_start)
+    owner = prepared.interval_trajectory
+    first_row = np.searchsorted(owner[owner >= 0], np.arange(len(prepared.courses)))
+    window_held = held[[first_row[piece.trajectory] + piece.start for piece in pieces]]
+    apart = torch.as_tensor(window_held, device=device)
+    windows = _windows(prepared, pieces, like)
+    trajectories = _windows(prepared, _whole_pieces(prepared), like)
+    some = bool(window_held.any()) and not bool(window_held.all())
+    noise = tensor(prepared.noise, like) ** 2
+    knots = prepared.knot_sources
+    if len(knots) > MAX_KNOTS:
+        knots = knots[np.linspace(0, len(knots) - 1, MAX_KNOTS).astype(int)]
+    return Problem(
+        rows=rows.select(~row_held) if some else rows,
+        held_rows=rows.select(row_held) if some else None,
+        windows=windows.select(~apart) if some else windows,
+        held_windows=windows.select(apart) if some else None,
+        trajectories=trajectories,
+        moving=torch.as_tensor(np.flatnonzero(prepared.scales.moving), device=device),
+        knots=tensor(knots, like).unsqueeze(0),
+        matching=matching_scale(rows),
+        shooting=window_scale(windows, noise),
+        whole=window_scale(trajectories, noise),
+    )
+
+
+def _held_blocks(prepared: Prepared, window: int) -> BoolArray:
+    """Mark interval rows that are held out; steady states never are."""
+    owner = prepared.interval_trajectory
+    place = prepared.interval_place
+    group = np.where(owner >= 0, prepared.groups[owner], -1)
+    names = np.unique(group[owner >= 0])
+    if len(names) >= 5:
+        chosen = np.random.default_rng(0).permutation(names)[: max(1, round(0.2 * len(names)))]
+        return np.isin(group, chosen)
+    longest = int(place.max(initial=0)) + 1
+    block = owner * (longest // window + 1) + place // window
+    names = np.unique(block[owner >= 0])
+    if len(names) < 10:
+        return np.zeros(len(owner), dtype=bool)
+    return np.isin(block, names[2::5]) & (owner >= 0)
+
+
+class _Piece(NamedTuple):
+    """Knots of one trajectory that one solve must meet."""
+
+    trajectory: int
+    start: int  # knot at which the solve starts
+    knots: IntArray
+    exact: bool  # whether it starts exactly where the user said
+
+
+def _window_pieces(prepared: Prepared, length: int, refine_start: bool) -> list[_Piece]:
+    """Consecutive windows of ``length`` intervals that share their end points."""
+    pieces = []
+    for k, course in enumerate(prepared.courses):
+        n = len(course.times)
+        for first in range(0, n - 1, length):
+            knots = np.arange(first, min(first + length + 1, n))
+            pieces.append(_Piece(k, first, knots, first == course.given and not refine_start))
+    return pieces
+
+
+def _whole_pieces(prepared: Prepared) -> list[_Piece]:
+    """Whole trajectories, forwards and backwards from the given start."""
+    return [
+        _Piece(k, course.given, np.arange(len(course.times)), True)
+        for k, course in enumerate(prepared.courses)
+        if len(course.times) > 1
+    ]
+
+
+def _windows(prepared: Prepared, pieces: list[_Piece], like: torch.Tensor) -> Windows:
+    """Pad the pieces to one length; a free start is held by the observation there."""
+    d = prepared.slopes.shape[1]
+    size = max(len(piece.knots) for piece in pieces)
+    n_states = prepared.scales.low.shape[0]
+    start, spread = np.zeros((len(pieces), n_states)), np.zeros((len(pieces), n_states))
+    times, targets = np.zeros((len(pieces), size)), np.zeros((len(pieces), size, d))
+    weights, clock = np.zeros((len(pieces), size, d)), np.zeros(len(pieces))
+    tick = prepared.scales.time_unit / prepared.scales.clock_sd
+    free = np.concatenate([prepared.noise, np.full(n_states - d, VELOCITY_SPREAD)])
+    for row, piece in enumerate(pieces):
+        course = prepared.courses[piece.trajectory]
+        n = len(piece.knots)
+        times[row, :n] = course.times[piece.knots] - course.times[piece.start]
+        times[row, n:] = times[row, n - 1]
+        observed, weight = course.observed[piece.knots], course.weights[piece.knots]
+        if piece.start == course.given and not piece.exact:
+            here = piece.knots == piece.start
+            observed = np.where(here[:, None], course.start[:d], observed)
+            weight = np.where(here[:, None], weight.max(axis=0), weight)
+        weights[row, :n] = weight
+        targets[row, :n] = np.where(weight > 0, observed, 0.0)
+        start[row] = course.start if piece.exact else course.path[piece.start]
+        spread[row] = 0.0 if piece.exact else free
+        clock[row] = prepared.origin[piece.trajectory] + course.times[piece.start] * tick
+    inputs = prepared.inputs[[piece.trajectory for piece in pieces]]
+    arrays = (start, spread, times, targets, weights, inputs, clock)
+    return Windows(*(tensor(array, like) for array in arrays))

@@ -1,0 +1,44 @@
+"""Rows of X become questions: distinct starts in standard units, and the times asked of each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skode._fit import Fitted, Questions
+from skode._layout import Layout
+from skode._typing import FloatArray
+
+
+def as_questions(X: FloatArray, layout: Layout, fitted: Fitted) -> Questions:
+    """Tie rows that share start, inputs and start time: one solve per distinct initial condition.
+
+    Parameters
+    ----------
+    X : array of shape (n_rows, layout.n_columns)
+        Aligned.
+    layout : Layout
+    fitted : Fitted
+
+    Returns
+    -------
+    Questions
+    """
+    scales = fitted.scales
+    if layout.time_only:
+        n_rows = len(X)
+        return Questions(
+            times=X[:, 0],
+            trajectory=np.zeros(n_rows, dtype=np.int64),
+            start=fitted.start[None],
+            inputs=np.zeros((1, 0)),
+            origin=scales.standard_clock(np.zeros(1)),
+        )
+    distinct, trajectory = np.unique(X[:, 1:], axis=0, return_inverse=True)
+    rows = np.concatenate([np.zeros((len(distinct), 1)), distinct], axis=1)
+    inputs = scales.standard_inputs(rows[:, layout.inputs])
+    velocity = rows[:, layout.velocity] if layout.has_velocity else None
+    start = scales.standard_start(rows[:, layout.initial], velocity)
+    if fitted.start_velocity is not None:
+        start = np.concatenate([start, fitted.start_velocity(start, inputs)], axis=1)
+    clock = rows[:, layout.origin][:, 0] if layout.start_time else np.zeros(len(rows))
+    return Questions(X[:, 0], trajectory.reshape(-1), start, inputs, scales.standard_clock(clock))

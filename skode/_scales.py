@@ -1,0 +1,98 @@
+"""Standard units: what the field sees, and how to go back to the user's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from skode._typing import BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Weighted statistics of the training rows that turn user units into standard units.
+
+    Parameters
+    ----------
+    time_unit : float
+        One unit of standard time, in the user's time unit: the median spacing of observations.
+    state_mean, state_sd : array (d,)
+        In units of the states.
+    velocity_sd : array (d,) or None
+        RMS of the smoothed velocities, for second-order systems.
+    input_mean, input_sd : array (m,)
+    clock_mean, clock_sd : float
+        Of the field's clock (start time plus elapsed time), for time-dependent fields.
+    rate : array (d,)
+        RMS slope of each target per unit of standard time, in standard state (or velocity) units; 0 where a
+        state is constant, which freezes it.
+    low, high : array (s,)
+        Box of the training states (then velocities), in standard units.
+    """
+
+    time_unit: float
+    state_mean: FloatArray
+    state_sd: FloatArray
+    velocity_sd: FloatArray | None
+    input_mean: FloatArray
+    input_sd: FloatArray
+    clock_mean: float
+    clock_sd: float
+    rate: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    @property
+    def order(self) -> int:
+        """1, or 2 where velocities are part of the state."""
+        return 1 if self.velocity_sd is None else 2
+
+    @property
+    def moving(self) -> BoolArray:
+        """States that are not constant."""
+        return self.rate > 0
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of constant inputs."""
+        return self.input_mean.shape[0]
+
+    def standard_states(self, states: FloatArray) -> FloatArray:
+        """(x - mean) / sd."""
+        return (states - self.state_mean) / self.state_sd
+
+    def user_states(self, standard: FloatArray) -> FloatArray:
+        """Mean + sd * standard; the first d columns of standard."""
+        d = self.state_mean.shape[0]
+        return self.state_mean + self.state_sd * standard[..., :d]
+
+    def standard_inputs(self, inputs: FloatArray) -> FloatArray:
+        """(u - mean) / sd."""
+        return (inputs - self.input_mean) / self.input_sd
+
+    def standard_start(self, states: FloatArray, velocities: FloatArray | None) -> FloatArray:
+        """State of the differential equation: standard states, then standard velocities for order 2."""
+        standard = self.standard_states(states)
+        if velocities is None or self.velocity_sd is None:
+            return standard
+        return np.concatenate([standard, velocities / self.velocity_sd], axis=-1)
+
+    def standard_clock(self, clock: FloatArray) -> FloatArray:
+        """(clock - mean) / sd."""
+        return (clock - self.clock_mean) / self.clock_sd
+
+    def source_sd(self, *, with_time: bool) -> FloatArray:
+        """Standard deviation of every source of the field, in user units."""
+        parts = [self.state_sd]
+        if self.velocity_sd is not None:
+            parts.append(self.velocity_sd)
+        parts.append(self.input_sd)
+        if with_time:
+            parts.append(np.array([self.clock_sd]))
+        return np.concatenate(parts)
+
+    def slope_unit(self) -> FloatArray:
+        """Derivative of each target, in user units, for one unit of field output."""
+        sd = self.state_sd if self.velocity_sd is None else self.velocity_sd
+        return self.rate * sd / self.time_unit

@@ -1,0 +1,351 @@
+"""Run the stages of a recipe for a batch of models that share their data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skode._batch import Batch
+from skode._dynamics import Dynamics
+from skode._problem import Problem
+from skode._typing import FloatArray, Weights
+from skode.fields import AbstractField
+from skode.integrate import double_step
+from skode.objectives import Rows, Windows, matching_loss, window_loss
+from skode.penalties import AbstractPenalty, NoPenalty
+from skode.recipe import Stage
+from skode.solvers import prox_adam
+
+MINIBATCH = 512
+"""Rows per iteration of matching; up to twice as many are used all at once."""
+ADAPTIVE_FLOOR = 0.02
+"""Smallest Jacobian share in the adaptive prices, which bounds them by 50."""
+STEP_TOLERANCE = 1e-3
+"""Largest change of a state, in standard deviations, when the steps of a training solve are doubled."""
+SHIFT = "start.shift"
+"""Name of the corrections of window starts among the parameters of a stage."""
+LARGEST_GRID = 16
+"""Most steps per observation in a training solve."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train: everything that is the same for all models of a batch."""
+
+    recipe: tuple[Stage, ...]
+    max_iter: int
+    learning_rate: float
+    tol: float
+    method: str
+    window: int
+    initial_exact: bool
+    device: torch.device
+    dtype: torch.dtype
+    report: Callable[[str], None]
+
+
+class StageReport(NamedTuple):
+    """What one stage did, per model."""
+
+    loss: FloatArray  # (check, model)
+    n_edges: FloatArray  # (model,)
+    converged: FloatArray  # (model,)
+    failed: FloatArray  # (model,)
+    n_iter: int
+    seconds: float
+
+
+class Trained(NamedTuple):
+    """Effective weights after the last stage, and how they came about."""
+
+    weights: Weights
+    pilot: torch.Tensor  # (model, target, variable), RMS Jacobian before anything was cut
+    history: dict[str, StageReport]
+    alpha_max: torch.Tensor  # (model,)
+
+
+def train(
+    dynamics: Dynamics,
+    penalty: AbstractPenalty,
+    problem: Problem,
+    batch: Batch,
+    options: Options,
+    support: torch.Tensor | None = None,
+) -> Trained:
+    """Run every stage in turn; a stage starts where the one before ended.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+    penalty : AbstractPenalty
+    problem : Problem
+    batch : Batch
+    options : Options
+    support : bool tensor  # (model | 1, target, variable), optional
+        Edges that may exist; all others are kept out from the start. Needs a per-target field.
+
+    Returns
+    -------
+    Trained
+    """
+    field = dynamics.field
+    alpha = torch.as_tensor(batch.alphas, dtype=options.dtype, device=options.device)
+    weights = initial_weights(field, batch, options)
+    frozen = {name: torch.ones_like(value[:1]) for name, value in weights.items()}
+    if support is not None:
+        frozen = mask_of(field, frozen, support)
+    alpha_max = critical_alpha(field, penalty, problem, weights)
+    params = penalty.init(field, weights)
+    adaptive: torch.Tensor | None = None
+    pilot = rms_jacobian(field, weights, problem)
+    history: dict[str, StageReport] = {}
+    for stage in options.recipe:
+        began = time.perf_counter()
+        if stage.press == "adaptive":
+            effective = penalty.weights(field, params)
+            pilot = pilot + rms_jacobian(field, effective, problem)
+            adaptive = adaptive_prices(rms_jacobian(field, effective, problem))
+        if stage.frozen and not isinstance(penalty, NoPenalty):
+            params = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
+            frozen = {name: (value != 0).to(value.dtype) for name, value in params.items()}
+            penalty = NoPenalty()
+        losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)
+        params = losses.start(params)
+        solved = prox_adam(
+            losses.loss,
+            params,
+            n_iter=max(1, round(stage.share * options.max_iter)),
+            learning_rate=options.learning_rate * stage.rate,
+            prox=losses.prox if stage.press != "none" else None,
+            validate=losses.held_out if losses.can_validate else None,
+            tol=options.tol,
+        )
+        params = losses.finish(solved.params)
+        if stage.name == "warm":
+            pilot = 1e-3 * rms_jacobian(field, penalty.weights(field, params), problem)
+            alpha_max = critical_alpha(field, penalty, problem, params)
+        paths = field.by_variable(field.paths(penalty.weights(field, params)))
+        report = StageReport(
+            loss=solved.losses.double().cpu().numpy(),
+            n_edges=(paths > 0).sum((-2, -1)).double().cpu().numpy(),
+            converged=(solved.converged | (not stage.settles)).cpu().numpy(),
+            failed=solved.failed.cpu().numpy(),
+            n_iter=solved.n_iter,
+            seconds=time.perf_counter() - began,
+        )
+        history[stage.name] = report
+        options.report(
+            f"{stage.name}: loss {np.median(report.loss[-1]):.4g}, "
+            f"{np.median(report.n_edges):.0f} edges, {report.seconds:.1f} s"
+        )
+    weights = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
+    return Trained(weights, pilot, history, alpha_max)
+
+
+class StageLosses:
+    """The callables that one stage hands to the solver.
+
+    Parameters
+    ----------
+    stage : Stage
+    dynamics : Dynamics
+    penalty : AbstractPenalty
+    problem : Problem
+    alpha : tensor  # (model,)
+    adaptive : tensor or None  # (model, target, variable)
+    frozen : dict of tensors  # (model | 1, ...), 1 where an entry may differ from zero
+    options : Options
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        dynamics: Dynamics,
+        penalty: AbstractPenalty,
+        problem: Problem,
+        alpha: torch.Tensor,
+        adaptive: torch.Tensor | None,
+        frozen: Weights,
+        options: Options,
+    ) -> None:
+        self.stage, self.dynamics, self.penalty, self.problem = stage, dynamics, penalty, problem
+        self.alpha, self.adaptive, self.frozen, self.options = alpha, adaptive, frozen, options
+        self.strength = alpha.clamp_max(stage.most)
+        self.shuffle = torch.Generator().manual_seed(0)
+        self.n_steps = 0
+        self.n_checks = 0
+
+    @property
+    def can_validate(self) -> bool:
+        """Whether there are held-out data that this stage can be stopped by."""
+        return self.stage.objective != "trajectory" and self.problem.held_rows is not None
+
+    def start(self, params: Weights) -> Weights:
+        """Parameters with which the stage begins; windows add corrections of their starts."""
+        if self.stage.objective == "match":
+            return params
+        windows = self.problem.windows if self.stage.objective == "windows" else self.problem.trajectories
+        self.n_steps = self._grid(params, windows)
+        if self.stage.objective == "trajectory" and self.options.initial_exact:
+            return params
+        n_models = self.alpha.shape[0]
+        return {**params, SHIFT: torch.zeros_like(windows.start).expand(n_models, -1, -1).clone()}
+
+    def finish(self, params: Weights) -> Weights:
+        """Parameters of the field alone, the support applied."""
+        return self._masked({name: value for name, value in params.items() if name != SHIFT})
+
+    def loss(self, params: Weights, iteration: int) -> torch.Tensor:
+        """Sum over the moving targets of their data loss, plus the differentiable penalty.  # (model,)"""
+        one = {name: value[:1] for name, value in params.items()}
+        # One draw of the gates serves all models: a model's fit does not depend on which others run beside it.
+        noise = self.penalty.noise(self.dynamics.field, one, self.shuffle)
+        weights = self._masked(self.penalty.weights(self.dynamics.field, params, noise))
+        total = self._data_loss(weights, params.get(SHIFT))[:, self.problem.moving].sum(-1)
+        if self.stage.press != "none":
+            smooth = self.penalty.smooth(self.dynamics.field, params)
+            total = total if smooth is None else total + self.strength * smooth
+        return total
+
+    def prox(self, params: Weights, metric: Weights) -> None:
+        """The penalty's proximal map at this stage's strength; changes params."""
+        self.penalty.prox(
+            self.dynamics.field, params, alpha=self.strength, metric=metric, adaptive=self.adaptive
+        )
+
+    def held_out(self, params: Weights) -> torch.Tensor:
+        """Held-out loss; where the penalty is on, the latest check always wins.  # (model,)"""
+        self.n_checks += 1
+        weights = self.finish(self.penalty.weights(self.dynamics.field, params))
+        problem = self.problem
+        assert problem.held_rows is not None and problem.held_windows is not None
+        if self.stage.objective == "match":
+            loss = matching_loss(self.dynamics.field, weights, problem.held_rows, problem.matching)
+        else:
+            loss = self._window_loss(weights, problem.held_windows, None)
+        total = loss[:, problem.moving].sum(-1).nan_to_num(nan=torch.inf)
+        if self.stage.press == "none":
+            return total
+        return torch.where(self.alpha > 0, -float(self.n_checks), total)
+
+    def _masked(self, weights: Weights) -> Weights:
+        return {name: value * self.frozen[name] for name, value in weights.items() if name in self.frozen}
+
+    def _data_loss(self, weights: Weights, shift: torch.Tensor | None) -> torch.Tensor:
+        problem = self.problem
+        if self.stage.objective == "match":
+            return matching_loss(
+                self.dynamics.field, weights, self._minibatch(problem.rows), problem.matching
+            )
+        if self.stage.objective == "windows":
+            return self._window_loss(weights, problem.windows, shift)
+        return window_loss(
+            self.dynamics,
+            weights,
+            problem.trajectories,
+            problem.whole,
+            shift=shift,
+            n_steps=self.n_steps,
+            method=self.options.method,
+        )
+
+    def _window_loss(self, weights: Weights, windows: Windows, shift: torch.Tensor | None) -> torch.Tensor:
+        return window_loss(
+            self.dynamics,
+            weights,
+            windows,
+            self.problem.shooting,
+            shift=shift,
+            n_steps=self.n_steps,
+            method=self.options.method,
+        )
+
+    def _minibatch(self, rows: Rows) -> Rows:
+        n_rows = rows.slopes.shape[0]
+        if n_rows <= 2 * MINIBATCH:
+            return rows
+        return rows.select(torch.randint(n_rows, (MINIBATCH,), generator=self.shuffle).to(rows.slopes.device))
+
+    def _grid(self, params: Weights, windows: Windows) -> int:
+        """Steps per solve: doubled until states stand still, starting from one step per observation."""
+        weights = self._masked(self.penalty.weights(self.dynamics.field, params))
+        n_times = max(2, windows.times.shape[1] - 1)
+        slope = self.dynamics.slope(weights, windows.inputs, windows.origin)
+        start = windows.start.expand(self.alpha.shape[0], -1, -1)
+        found = double_step(
+            slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=LARGEST_GRID * n_times
+        )
+        return found.n_steps
+
+
+def initial_weights(field: AbstractField, batch: Batch, options: Options) -> Weights:
+    """Draw the weights of every model from its own seed."""
+    draws = [
+        field.init(
+            torch.Generator().manual_seed(int(seed)), n_models=1, dtype=options.dtype, device=options.device
+        )
+        for seed in batch.seeds
+    ]
+    return {name: torch.cat([draw[name] for draw in draws]) for name in draws[0]}
+
+
+def mask_of(field: AbstractField, frozen: Weights, support: torch.Tensor) -> Weights:
+    """Zero the columns of all first-layer tensors outside the support."""
+    by_source = field.to_sources(support).unsqueeze(-2)
+    return {
+        name: value * by_source.to(value.dtype) if name in field.entries else value
+        for name, value in frozen.items()
+    }
+
+
+def rms_jacobian(field: AbstractField, weights: Weights, problem: Problem) -> torch.Tensor:
+    """Root mean square over the data of the slope of every target by every variable.  # (model, target, variable)"""
+    jacobian = field.jacobian(weights, problem.knots)
+    return field.by_variable(jacobian.square().mean(dim=1)).sqrt()
+
+
+def adaptive_prices(rms: torch.Tensor) -> torch.Tensor:
+    """Prices of edges for the second stage: the less an edge did in the first, the more it pays.
+
+    a_ij = 1 / max(J_ij / max_j J_ij, 0.02)
+
+    References
+    ----------
+    "The Adaptive Lasso and Its Oracle Properties", 2006, doi 10.1198/016214506000000735, equation 4; Jacobians take
+    the place of coefficients.
+    """
+    share = rms / rms.amax(dim=-1, keepdim=True).clamp_min(1e-30)
+    return 1 / share.clamp_min(ADAPTIVE_FLOOR)
+
+
+def empty_where(field: AbstractField, weights: Weights, empty: torch.Tensor) -> Weights:
+    """Cut every edge of the models for which ``empty`` holds."""
+    out = dict(weights)
+    for name in field.entries:
+        value = out[name]
+        out[name] = torch.where(empty.view(-1, *[1] * (value.ndim - 1)), torch.zeros_like(value), value)
+    return out
+
+
+def critical_alpha(
+    field: AbstractField, penalty: AbstractPenalty, problem: Problem, weights: Weights
+) -> torch.Tensor:
+    """Strength from which the field without edges, at its best constants, is a stationary point.  # (model,)
+
+    It takes the gradient of the matching loss by the first-layer tensors at zero, the later layers being as they
+    are in ``weights``.
+    """
+    zeros = {name: torch.zeros_like(weights[name]).requires_grad_(True) for name in field.entries}
+    rows = problem.rows
+    mean = (rows.weights * rows.slopes).sum(0) / rows.weights.sum(0).clamp_min(1e-30)
+    empty = {**weights, **zeros}
+    constant = field(empty, rows.sources[:1, 0].unsqueeze(0)).detach()  # (model, 1, target)
+    centred = rows._replace(slopes=rows.slopes - mean + constant)
+    loss = matching_loss(field, empty, centred, problem.matching)[:, problem.moving].sum()
+    gradient = torch.autograd.grad(loss, list(zeros.values()), allow_unused=True, materialize_grads=True)
+    return penalty.critical_alpha(field, dict(zip(zeros, gradient, strict=True)))

@@ -1,0 +1,7 @@
+"""Right-hand sides of the differential equation."""
+
+from skode.fields._base import ACTIVATIONS, AbstractField
+from skode.fields.per_target import PerTargetField
+from skode.fields.shared import SharedField
+
+__all__ = ["ACTIVATIONS", "AbstractField", "PerTargetField", "SharedField"]

@@ -1,0 +1,23 @@
+"""Solve many initial value problems in one batch, none of which can touch another."""
+
+from __future__ import annotations
+
+from skode.integrate.resolution import Doubling, Halving, double_step, halve_step
+from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
+from skode.integrate.solve import METHODS, integrate
+from skode.integrate.tracing import Traced, trace
+
+__all__ = [
+    "METHODS",
+    "Doubling",
+    "Halving",
+    "Nodes",
+    "Slope",
+    "Traced",
+    "double_step",
+    "halve_step",
+    "hermite",
+    "integrate",
+    "rk4",
+    "trace",
+]

@@ -1,0 +1,187 @@
+"""Prediction: rows on a fixed grid of time, always finite, each as if it had been asked alone."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from skode.integrate.runge_kutta import Nodes, Slope, evaluate, interpolate, take_step
+
+PADDING = (
+    8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
+)
+NEVER = torch.iinfo(torch.int64).max
+
+
+class Traced(NamedTuple):
+    """Answers of all rows, and where they are no solutions but the edge of the box."""
+
+    states: torch.Tensor  # (model, row, state), finite
+    failed_at: (
+        torch.Tensor
+    )  # (model, trajectory) elapsed time of the last good state; nan where nothing failed
+    held: torch.Tensor  # (model, row) bool, True where the row lies beyond that time
+
+
+@torch.no_grad()
+def trace(
+    slope: Slope,
+    x0: torch.Tensor,
+    trajectory: torch.Tensor,
+    times: torch.Tensor,
+    *,
+    step: float,
+    box: torch.Tensor,
+    origin: torch.Tensor | None = None,
+    chunk: int = 64,
+) -> Traced:
+    """Predict rows (trajectory, time) by Runge-Kutta steps on the grid k * step from each origin.
+
+    The grid depends on nothing but `step`, so a row's answer does not depend on the other rows (up to
+    rounding of matrix products of another size). Steps are taken in chunks; a trajectory drops out after its
+    last row, and memory grows with the rows and one chunk only. A trajectory whose next node is non-finite or
+    outside the box is held: rows inside the step in which it leaves are its interpolant cut at the box, all
+    later ones the edge of the box where it left (the last good state, if the next is not a number).
+
+    Parameters
+    ----------
+    slope : callable (t, x, index) -> dx/dt
+        t (model, trajectory), x (model, trajectory, state), index (trajectory,) the positions in `x0`, with
+        repetitions.
+    x0 : tensor, shape (model, trajectory, state)
+        States at elapsed time 0. A row at time 0 is answered by x0 whatever the box.
+    trajectory : integer tensor, shape (row,)
+        Which trajectory each row asks for.
+    times : tensor, shape (row,)
+        Elapsed times, of both signs, in any order.
+    step : float
+        Length of a step, positive, in units of time.
+    box : tensor, shape (2, state)
+        Lower and upper edge of the box that states may not leave.
+    origin : tensor, shape (trajectory,), default None
+        What the field's clock shows at x0; None is 0.
+    chunk : int, default 64
+        Number of steps kept in memory.
+
+    Returns
+    -------
+    Traced
+        (states, failed_at, held). If a trajectory fails both ways, failed_at is the time nearer to 0.
+
+    Raises
+    ------
+    ValueError
+        If step is not positive and finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x0 = torch.ones(1, 1, 1, dtype=torch.float64)
+    >>> box = torch.tensor([[-5.0], [5.0]], dtype=torch.float64)
+    >>> times = torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64)
+    >>> traced = trace(lambda t, x, index: x, x0, torch.tensor([0, 0, 0]), times, step=0.1, box=box)
+    >>> traced.states.flatten().round(decimals=4).tolist(), traced.held.tolist()
+    ([2.7183, 5.0, 0.3679], [[False, True, False]])
+    """
+    if not (step > 0.0 and math.isfinite(step)):
+        raise ValueError(
+            f"step must be positive and finite; got {step}. Give the length of a step in units of time."
+        )
+    clock = x0.new_zeros(x0.shape[1]) if origin is None else origin
+    states = x0[:, trajectory]
+    failed_at = x0.new_full(x0.shape[:2], torch.nan)
+    held = torch.zeros(states.shape[:2], dtype=torch.bool, device=x0.device)
+    for sign in (1.0, -1.0):
+        rows = torch.nonzero(sign * times > 0.0)[:, 0]
+        if len(rows):
+            part = _one_way(slope, x0, trajectory[rows], times[rows], sign * step, box, clock, chunk)
+            states[:, rows] = part.states
+            held[:, rows] = part.held
+            nearer = part.failed_at.abs() < failed_at.abs().nan_to_num(nan=math.inf)
+            failed_at = torch.where(nearer, part.failed_at, failed_at)
+    return Traced(states, failed_at, held)
+
+
+def _one_way(
+    slope: Slope,
+    x0: torch.Tensor,
+    trajectory: torch.Tensor,
+    times: torch.Tensor,  # (row,) all of the sign of step
+    step: float,
+    box: torch.Tensor,
+    clock: torch.Tensor,
+    chunk: int,
+) -> Traced:
+    """Trace rows of one direction, chunk of steps after chunk; step k leads from node k to node k + 1."""
+    cell, order = torch.sort((times / step).ceil().long() - 1, stable=True)
+    trajectory, place = trajectory[order], times[order] / step
+    last = cell.new_full((x0.shape[1],), -1).scatter_reduce(0, trajectory, cell, "amax")
+    x = x0.clamp(box[0], box[1])  # where each trajectory stands: at its last node, or at the edge for ever
+    failed = torch.where(
+        (x != x0).any(dim=-1), -1, NEVER
+    )  # (model, trajectory) the step in which it left the box
+    answers, held = [], []
+    done = first = 0
+    while done < len(times):
+        active = torch.nonzero((last >= first) & (failed == NEVER).any(dim=0))[:, 0]
+        stop = min(first + chunk, int(last[active].max()) + 1) if len(active) else int(last.max()) + 1
+        end = int(torch.searchsorted(cell, stop))
+        asked, inside = trajectory[done:end], cell[done:end]
+        if len(active):
+            nodes = _walk(slope, x[:, active], active, step, range(first, stop), clock)
+            left, now = _leave(nodes, box)
+            fresh = failed[:, active] == NEVER
+            x[:, active] = torch.where(fresh[..., None], now, x[:, active])
+            failed[:, active] = torch.where(fresh & (left < NEVER), left + first, failed[:, active])
+        limit, edge = failed[:, asked], x[:, asked]  # (model, row), (model, row, state)
+        answer = edge
+        if len(active):
+            column = torch.zeros_like(last).index_copy(
+                0, active, torch.arange(len(active), device=active.device)
+            )
+            u = (place[done:end] - inside)[:, None, None]
+            value = interpolate(nodes, inside - first, column[asked], u, step).transpose(0, 1)
+            cut = torch.where(value.isfinite(), value, edge).clamp(box[0], box[1])
+            answer = torch.where((inside < limit)[..., None], value, edge)
+            answer = torch.where((inside == limit)[..., None], cut, answer)
+        answers.append(answer)
+        held.append(inside >= limit)
+        done, first = end, stop
+    back = torch.argsort(order)
+    failed_at = torch.where(failed < NEVER, failed.clamp(min=0) * step, torch.nan)
+    return Traced(torch.cat(answers, dim=1)[:, back], failed_at, torch.cat(held, dim=1)[:, back])
+
+
+def _walk(
+    slope: Slope, x: torch.Tensor, active: torch.Tensor, step: float, cells: range, clock: torch.Tensor
+) -> Nodes:
+    """Take the steps `cells` of the active trajectories, x (model, active, state)."""
+    n_active = len(active)
+    filling = torch.arange(-n_active % PADDING, device=x.device) % n_active
+    padded = torch.cat([torch.arange(n_active, device=x.device), filling])
+    x, index = x[:, padded], active[padded]
+    h = torch.full(index.shape, step, dtype=x.dtype, device=x.device)
+    states, slopes = [x], []
+    for k in cells:
+        now = take_step(slope, clock[index] + k * step, x, h, index)
+        x = now.state
+        states.append(now.state)
+        slopes.append(now.slope)
+    slopes.append(evaluate(slope, clock[index] + cells.stop * step, x, index))
+    return Nodes(torch.stack(states)[:, :, :n_active], torch.stack(slopes)[:, :, :n_active])
+
+
+def _leave(nodes: Nodes, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first failing step, (model, active), and the state to go on with or to hold."""
+    inside = (nodes.states >= box[0]) & (nodes.states <= box[1]) & nodes.slopes.isfinite()  # False for nan
+    good = inside.all(dim=-1)
+    bad = ~(good[1:] & nodes.slopes[:-1].isfinite().all(dim=-1))  # (step, model, active)
+    first = bad.to(torch.uint8).argmax(dim=0)
+    ever = bad.any(dim=0)
+    take = torch.where(ever, first + 1, len(bad))[None, ..., None].expand(1, *nodes.states.shape[1:])
+    before = nodes.states.gather(0, (take - 1).clamp(min=0))[0]
+    after = nodes.states.gather(0, take)[0]
+    edge = torch.where(after.isnan(), before, after).clamp(box[0], box[1])
+    return torch.where(ever, first, NEVER), edge

@@ -1,0 +1,58 @@
+"""The stages of training, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Objective = Literal["match", "windows", "trajectory"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One call of the solver.
+
+    Parameters
+    ----------
+    name : str
+        Key in ``history_``.
+    objective : {"match", "windows", "trajectory"}
+        Which data loss: the integral regression, windows through the solver, or whole trajectories.
+    share : float
+        Share of ``max_iter`` that this stage takes.
+    press : {"none", "uniform", "adaptive"}
+        Whether the penalty is on, and whether every edge pays the same price.
+    most : float
+        Largest strength in this stage. The pilot of the adaptive penalty stays mild however large alpha is, so
+        that it ranks edges and removes only what is certainly nothing.
+    rate : float
+        Learning rate relative to the estimator's.
+    frozen : bool
+        Whether the support is frozen to the non-zeros that earlier stages left, and the penalty is off.
+    settles : bool
+        Whether the fit only counts as converged if this stage did.
+    """
+
+    name: str
+    objective: Objective
+    share: float
+    press: Literal["none", "uniform", "adaptive"] = "none"
+    most: float = float("inf")
+    rate: float = 1.0
+    frozen: bool = False
+    settles: bool = False
+
+
+STAGED: tuple[Stage, ...] = (
+    Stage("warm", "match", 0.10),
+    Stage("pilot", "match", 0.25, press="uniform", most=0.05),
+    Stage("press", "match", 0.30, press="adaptive", settles=True),
+    Stage("refit", "match", 0.25, frozen=True, settles=True),
+    Stage("finish", "windows", 0.10, rate=0.3, frozen=True),
+)
+"""Match in integral form, press twice, cut, refit on the support, finish through the solver."""
+
+TRAJECTORY: tuple[Stage, ...] = (Stage("trajectory", "trajectory", 1.0, press="uniform", settles=True),)
+"""Through the solver from x0 with the penalty on from the start, as in the paper."""
+
+RECIPES: dict[str, tuple[Stage, ...]] = {"staged": STAGED, "trajectory": TRAJECTORY}

@@ -1,0 +1,182 @@
+"""The layers of the package, read from its imports: what a module may know about.
+
+``ALLOWED`` names for each module, or package of modules, which others it may import; from its own entry it
+always may. The longest matching name counts. A new module is one line here, and the table itself must point
+downwards only.
+"""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "skode"
+
+TYPES = {"skode._typing"}
+# What user shapes become: trajectories in numpy.
+SHAPES = TYPES | {
+    "skode._alignment",
+    "skode._layout",
+    "skode._names",
+    "skode._steady",
+    "skode._ties",
+    "skode._trajectories",
+    "skode._validation",
+}
+# Trajectories, smoothed and standardised.
+PREPARED = SHAPES | {"skode._prepare", "skode._scales", "skode._start_velocity", "skode.smooth"}
+# The parts that meet in _fit and nowhere else.
+PARTS = {
+    "skode._batch",
+    "skode._dynamics",
+    "skode._problem",
+    "skode.fields",
+    "skode.integrate",
+    "skode.objectives",
+    "skode.penalties",
+    "skode.recipe",
+    "skode.solvers",
+}
+TOOLS = {"skode.graph", "skode.metrics"}
+FIT = TYPES | PREPARED | PARTS | {"skode._fit", "skode._parameters", "skode._train"}
+
+ALLOWED: dict[str, set[str]] = {
+    "skode._typing": set(),
+    # user shapes -> trajectories
+    "skode._layout": TYPES,
+    "skode._ties": TYPES,
+    "skode._names": TYPES | {"skode._layout"},
+    "skode._validation": TYPES | {"skode._layout", "skode._names"},
+    "skode._trajectories": TYPES | {"skode._layout", "skode._ties", "skode._validation"},
+    "skode._alignment": TYPES | {"skode._layout", "skode._ties", "skode._trajectories"},
+    "skode._steady": TYPES | {"skode._layout", "skode._validation"},
+    "skode._segments": TYPES | {"skode._ties"},
+    "skode._reading": TYPES | {"skode._segments", "skode._ties"},
+    "skode.builders": TYPES
+    | {"skode._layout", "skode._reading", "skode._segments", "skode._ties", "skode._validation"},
+    # numpy preparation
+    "skode._scales": TYPES,
+    "skode._spline": TYPES,
+    "skode.smooth": TYPES | {"skode._spline"},
+    "skode._start_velocity": TYPES | {"skode._prepare"},
+    "skode._prepare": SHAPES | {"skode._scales", "skode.smooth"},
+    # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
+    # and tensors
+    "skode.fields": TYPES,
+    "skode.integrate": TYPES,
+    "skode.penalties": TYPES | {"skode.fields"},
+    "skode.recipe": TYPES,
+    "skode._batch": TYPES,
+    "skode.solvers": TYPES,
+    "skode._dynamics": TYPES | {"skode._scales", "skode.fields"},
+    "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
+    # where they meet
+    "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
+    "skode._train": TYPES | PARTS,
+    "skode._fit": TYPES | PREPARED | PARTS | {"skode._train"},
+    # beside the road: numpy (and pandas where a user brings it), never the fitting code
+    "skode.datasets": TYPES,
+    "skode.graph": TYPES,
+    "skode.metrics": TYPES,
+    # the top: scikit-learn's machinery
+    "skode._parameters": TYPES | PARTS | {"skode._fit", "skode._layout"},
+    "skode.scoring": TYPES | {"skode.metrics"},
+    "skode.model_selection": FIT | TOOLS | {"skode.estimators", "skode.scoring"},
+    "skode.estimators": FIT | TOOLS | {"skode.builders"},
+    "skode": {"skode"},
+}
+
+# Outside modules that only these may import. A model of scikit-learn is a tool like any other; what an
+# estimator or a search is made of belongs to the top.
+TOP = {"skode._parameters", "skode.estimators", "skode.model_selection", "skode.scoring"}
+ONLY_IN: dict[str, set[str]] = {
+    "matplotlib": {"skode.displays"},
+    "networkx": {"skode.graph", "skode.estimators"},
+    "sklearn.base": TOP,
+    "sklearn.metrics": TOP,
+    "sklearn.model_selection": TOP,
+    "sklearn.pipeline": TOP,
+    "sklearn.utils": TOP,
+    "torchdiffeq": {"skode.integrate"},
+}
+ISLANDS = {"skode.builders", "skode.datasets", "skode.graph", "skode.metrics", "skode.scoring"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
+
+
+def entry(module: str) -> str:
+    """Return the longest name in the table that is the module or one of its parents."""
+    parts = module.split(".")
+    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    return next((name for name in names if name in ALLOWED and (name != "skode" or module == "skode")), "")
+
+
+def imports(module: str) -> set[str]:
+    """Return the full names of what a module imports, wherever in the file the import stands."""
+    found: set[str] = set()
+    is_package = FILES[module].name == "__init__.py"
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = (
+                module.split(".")[: len(module.split(".")) + is_package - node.level] if node.level else []
+            )
+            origin = ".".join([*parents, *([node.module] if node.module else [])])
+            # "from skode import metrics" imports a module, "from skode.metrics import mse" a name in one
+            names = {f"{origin}.{name.name}" for name in node.names}
+            found |= {name if name in FILES else origin for name in names}
+    return found
+
+
+def inside(module: str) -> set[str]:
+    return {name for name in imports(module) if name.split(".")[0] == "skode"}
+
+
+def test_the_table_points_downwards_only():
+    table = {name: allowed for name, allowed in ALLOWED.items() if name != "skode"}
+    assert list(TopologicalSorter(table).static_order())  # raises CycleError where it does not
+
+
+def test_no_two_modules_import_each_other_in_a_circle():
+    table = {module: inside(module) - {module} for module in FILES}
+    assert len(list(TopologicalSorter(table).static_order())) >= len(FILES)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_down(module):
+    own = entry(module)
+    assert own, f"{module} has no line in ALLOWED"
+    if own == "skode":
+        return
+    wrong = {name for name in inside(module) if entry(name) not in ALLOWED[own] | {own}}
+    assert not wrong, f"{module} may not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_outside_packages_stay_in_their_place(module):
+    own, names = entry(module), imports(module)
+    kept = {package for package, places in ONLY_IN.items() if own not in places}
+    kept |= {"torch"} if own in ISLANDS else set()
+    wrong = {name for name in names if any(f"{name}.".startswith(f"{package}.") for package in kept)}
+    assert not wrong, f"{module} may not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_no_star_and_no_try_around_imports(module):
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom):
+            assert all(name.name != "*" for name in node.names), f"line {node.lineno}"
+        if isinstance(node, ast.Try):
+            guarded = any(isinstance(child, ast.Import | ast.ImportFrom) for child in ast.walk(node))
+            assert not guarded, f"line {node.lineno}"
