@@ -243,9 +243,7 @@ def _warn_about_the_rest(layout: Layout) -> None:
     if not (layout.has_velocity or layout.start_time):
         return
     what = " and ".join(
-        name
-        for name, there in [("velocities", layout.has_velocity), ("start times", layout.start_time)]
-        if there
+        name for name, there in [("velocities", layout.has_velocity), ("start times", layout.start_time)] if there
     )
     warnings.warn(
         f"Initial {what} must be in the units of y and t; got an X that looks scaled, from which only t and "

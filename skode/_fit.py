@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from skode._batch import Batch
-from skode._dynamics import Dynamics, source_variables, tensor
+from skode._dynamics import Dynamics, Slope, source_variables, tensor
 from skode._prepare import Prepared, prepare
 from skode._problem import Problem, build_problem
 from skode._scales import Scales
@@ -191,9 +191,7 @@ def fit_batch(
     )
     trained = train(dynamics, spec.penalty, problem, batch, options)
     head = fit_start_velocity(prepared) if spec.order == 2 and spec.velocity_inferred else None
-    return [
-        _fitted(model, trained, prepared, problem, dynamics, spec, head) for model in range(batch.n_models)
-    ]
+    return [_fitted(model, trained, prepared, problem, dynamics, spec, head) for model in range(batch.n_models)]
 
 
 def make_field(spec: Specification, n_states: int, n_inputs: int) -> AbstractField:
@@ -362,8 +360,13 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
     )
 
 
+def _only(slope: Slope, index: torch.Tensor) -> Slope:
+    """The slope of one of the trajectories, told apart by its inputs."""
+    return lambda t, x, _: slope(t, x, index)
+
+
 def _other_method(
-    fitted: Fitted, slope: Any, x0: torch.Tensor, questions: Questions, fallback: FloatArray
+    fitted: Fitted, slope: Slope, x0: torch.Tensor, questions: Questions, fallback: FloatArray
 ) -> FloatArray:
     """Solve by torchdiffeq where it succeeds; elsewhere keep what the fixed grid gave."""
     out = fallback.copy()
@@ -374,15 +377,13 @@ def _other_method(
         index = torch.tensor([int(k)], device=x0.device)
         with torch.no_grad():
             solved = integrate(
-                lambda t, x, _, index=index: slope(t, x, index),
+                _only(slope, index),
                 x0[:, index],
                 tau.unsqueeze(0),
                 method=fitted.method,
                 n_steps=max(1, int(np.ceil(float(tau.abs().max()) / fitted.step))),
             )[0, 0]
         states = solved.cpu().numpy()
-        fine = (
-            np.isfinite(states).all(axis=1) & (states >= box[0]).all(axis=1) & (states <= box[1]).all(axis=1)
-        )
+        fine = np.isfinite(states).all(axis=1) & (states >= box[0]).all(axis=1) & (states <= box[1]).all(axis=1)
         out[rows[fine]] = states[fine]
     return out

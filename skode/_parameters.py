@@ -128,7 +128,7 @@ def _hidden(sizes: Any, field: str) -> tuple[int, ...]:
         return HIDDEN[field]
     widths = (sizes,) if isinstance(sizes, numbers.Integral) else sizes
     valid = isinstance(widths, (tuple, list, np.ndarray)) and len(widths) > 0
-    if not valid or not all(isinstance(w, numbers.Integral) and w > 0 for w in widths):
+    if not valid or not all(isinstance(w, numbers.Integral) and int(w) > 0 for w in widths):
         raise ValueError(
             f"hidden_layer_sizes must be None, a positive integer or a non-empty sequence of them; got {sizes!r}. "
             "Use (16,) for one layer of 16 units."
@@ -140,9 +140,7 @@ def _one_of(p: dict[str, Any], name: str, allowed: tuple[Any, ...]) -> None:
     value = p[name]
     if isinstance(value, bool) or not any(type(value) is type(a) and value == a for a in allowed):
         listed = ", ".join(repr(a) for a in allowed)
-        raise ValueError(
-            f"{name} must be one of {listed}; got {value!r}. Use {name}={allowed[0]!r} if in doubt."
-        )
+        raise ValueError(f"{name} must be one of {listed}; got {value!r}. Use {name}={allowed[0]!r} if in doubt.")
 
 
 def _flag(p: dict[str, Any], name: str) -> None:
@@ -156,9 +154,7 @@ def _number(p: dict[str, Any], name: str, *, least: float, strict: bool = False)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a finite number {bound}; got {value!r}. Pass a float.")
     if not math.isfinite(value) or value < least or (strict and value == least):
-        raise ValueError(
-            f"{name} must be a finite number {bound}; got {value!r}. Choose a value in that range."
-        )
+        raise ValueError(f"{name} must be a finite number {bound}; got {value!r}. Choose a value in that range.")
 
 
 def _integer(p: dict[str, Any], name: str, *, least: int) -> None:
@@ -167,6 +163,4 @@ def _integer(p: dict[str, Any], name: str, *, least: int) -> None:
     if not integral:
         raise TypeError(f"{name} must be an integer >= {least}; got {value!r}. Pass an int.")
     if value < least:
-        raise ValueError(
-            f"{name} must be an integer >= {least}; got {value!r}. Choose a value in that range."
-        )
+        raise ValueError(f"{name} must be an integer >= {least}; got {value!r}. Choose a value in that range.")

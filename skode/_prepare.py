@@ -124,9 +124,7 @@ def prepare(
     courses, rows = [], []
     for k, (knots, values) in enumerate(zip(smoothed.knots, paths, strict=True)):
         courses.append(_course(trajectories, k, knots, values, scales))
-        read = partial(
-            _sources, inputs=inputs[k], origin=float(origin[k]), scales=scales, clock=time_dependent
-        )
+        read = partial(_sources, inputs=inputs[k], origin=float(origin[k]), scales=scales, clock=time_dependent)
         rows.append(_interval_rows(knots, values, weights[k], scales, read))
     owner = [np.full(len(r.slopes), k) for k, r in enumerate(rows)]
     place = [np.arange(len(r.slopes)) for r in rows]
@@ -137,9 +135,7 @@ def prepare(
         place.append(np.arange(len(steady.states)))
     every_slope = np.concatenate(slopes_at_knots)[:, :d] / np.where(scales.moving, scales.slope_unit(), 1.0)
     knot_sources = [
-        _sources(
-            c.path, c.times, inputs=inputs[k], origin=float(origin[k]), scales=scales, clock=time_dependent
-        )
+        _sources(c.path, c.times, inputs=inputs[k], origin=float(origin[k]), scales=scales, clock=time_dependent)
         for k, c in enumerate(courses)
     ]
     return Prepared(
@@ -194,9 +190,7 @@ def _steady_rows(steady: SteadyRows, scales: Scales, mean_weight: FloatArray) ->
     return _IntervalRows(np.repeat(z[:, None], 2, axis=1), np.zeros_like(steady.states), weights)
 
 
-def _course(
-    trajectories: Trajectories, k: int, knots: FloatArray, values: FloatArray, scales: Scales
-) -> Course:
+def _course(trajectories: Trajectories, k: int, knots: FloatArray, values: FloatArray, scales: Scales) -> Course:
     d = trajectories.n_states
     standard = _standard(values, scales)
     given = int(np.argmin(np.abs(knots)))

@@ -58,9 +58,7 @@ def build_problem(
     """
     like = torch.zeros(0, dtype=dtype, device=device)
     held = _held_blocks(prepared, window)
-    rows = Rows(
-        tensor(prepared.nodes, like), tensor(prepared.slopes, like), tensor(prepared.slope_weights, like)
-    )
+    rows = Rows(tensor(prepared.nodes, like), tensor(prepared.slopes, like), tensor(prepared.slope_weights, like))
     row_held = torch.as_tensor(held, device=device)
     pieces = _window_pieces(prepared, window, refine_start)
     owner = prepared.interval_trajectory

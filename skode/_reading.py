@@ -265,9 +265,7 @@ def broken(breaks: Any, series: Series, n_trajectories: int) -> BoolArray:
     bounds = np.searchsorted(series.number, np.arange(n_trajectories + 1))
     for k, instants in enumerate(each):
         times = series.times[bounds[k] : bounds[k + 1]]
-        after = np.searchsorted(
-            times, np.asarray([] if instants is None else instants, dtype=np.float64).ravel()
-        )
+        after = np.searchsorted(times, np.asarray([] if instants is None else instants, dtype=np.float64).ravel())
         jump[bounds[k] + after[after < len(times)]] = True
     return jump
 

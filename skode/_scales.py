@@ -56,7 +56,7 @@ class Scales:
     @property
     def n_inputs(self) -> int:
         """Number of constant inputs."""
-        return self.input_mean.shape[0]
+        return len(self.input_mean)
 
     def standard_states(self, states: FloatArray) -> FloatArray:
         """(x - mean) / sd."""

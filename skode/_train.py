@@ -214,9 +214,7 @@ class StageLosses:
 
     def prox(self, params: Weights, metric: Weights) -> None:
         """The penalty's proximal map at this stage's strength; changes params."""
-        self.penalty.prox(
-            self.dynamics.field, params, alpha=self.strength, metric=metric, adaptive=self.adaptive
-        )
+        self.penalty.prox(self.dynamics.field, params, alpha=self.strength, metric=metric, adaptive=self.adaptive)
 
     def held_out(self, params: Weights) -> torch.Tensor:
         """Held-out loss; where the penalty is on, the latest check always wins.  # (model,)"""
@@ -239,9 +237,7 @@ class StageLosses:
     def _data_loss(self, weights: Weights, shift: torch.Tensor | None) -> torch.Tensor:
         problem = self.problem
         if self.stage.objective == "match":
-            return matching_loss(
-                self.dynamics.field, weights, self._minibatch(problem.rows), problem.matching
-            )
+            return matching_loss(self.dynamics.field, weights, self._minibatch(problem.rows), problem.matching)
         if self.stage.objective == "windows":
             return self._window_loss(weights, problem.windows, shift)
         return window_loss(
@@ -286,9 +282,7 @@ class StageLosses:
 def initial_weights(field: AbstractField, batch: Batch, options: Options) -> Weights:
     """Draw the weights of every model from its own seed."""
     draws = [
-        field.init(
-            torch.Generator().manual_seed(int(seed)), n_models=1, dtype=options.dtype, device=options.device
-        )
+        field.init(torch.Generator().manual_seed(int(seed)), n_models=1, dtype=options.dtype, device=options.device)
         for seed in batch.seeds
     ]
     return {name: torch.cat([draw[name] for draw in draws]) for name in draws[0]}

@@ -231,9 +231,7 @@ def as_trajectories(
         velocity=columns[layout.velocity, heads].T.copy() if layout.has_velocity else None,
         inputs=columns[layout.inputs, heads].T.copy(),
         origin=columns[layout.origin, heads].sum(axis=0),
-        groups=codes[heads]
-        if groups is not None
-        else _joined(initial, states[times != 0], trajectory[times != 0]),
+        groups=codes[heads] if groups is not None else _joined(initial, states[times != 0], trajectory[times != 0]),
     )
 
 

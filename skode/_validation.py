@@ -144,9 +144,7 @@ def check_weights(sample_weight: npt.ArrayLike | None, n_rows: int) -> FloatArra
         )
     if not np.isfinite(weights).all() or (weights < 0).any():
         worst = weights[~(np.isfinite(weights) & (weights >= 0))][0]
-        raise ValueError(
-            f"sample_weight must be finite and not negative; got {worst:g}. Use 0 to leave a row out."
-        )
+        raise ValueError(f"sample_weight must be finite and not negative; got {worst:g}. Use 0 to leave a row out.")
     if not weights.any():
         raise ValueError(
             "sample_weight must be positive for some row; got only zeros. Give a positive weight to the "

@@ -227,9 +227,7 @@ def from_frame(
     return _dataset(questions, [str(name) for name in states], [str(name) for name in inputs], absolute_time)
 
 
-def make_questions(
-    x0: Any, t: Any, inputs: Any = None, *, velocities: Any = None, start_time: Any = None
-) -> Any:
+def make_questions(x0: Any, t: Any, inputs: Any = None, *, velocities: Any = None, start_time: Any = None) -> Any:
     """Ask for the states at the times t from each initial state.
 
     Parameters
@@ -321,8 +319,7 @@ def _dataset(
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise ValueError(
-            f"The columns of X must have different names; got {', '.join(twice)} more than once. Rename the "
-            "inputs."
+            f"The columns of X must have different names; got {', '.join(twice)} more than once. Rename the inputs."
         )
     pandas = importlib.import_module("pandas")
     answers = questions.answers if questions.answers.shape[1] else None

@@ -368,9 +368,7 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
             )
         return answers
 
-    def simulate(
-        self, x0: npt.ArrayLike, t: npt.ArrayLike, inputs: npt.ArrayLike | None = None
-    ) -> FloatArray:
+    def simulate(self, x0: npt.ArrayLike, t: npt.ArrayLike, inputs: npt.ArrayLike | None = None) -> FloatArray:
         """Simulate trajectories from initial states.
 
         Parameters
@@ -463,7 +461,7 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         clock = np.broadcast_to(np.asarray(0.0 if t is None else t, dtype=np.float64), (len(x),))
         return x, np.broadcast_to(u, (len(x), m)), clock
 
-    def get_dependency_graph(self, threshold: float = 0.0, max_edges: int | None = None) -> nx.DiGraph:
+    def get_dependency_graph(self, threshold: float = 0.0, max_edges: int | None = None) -> nx.DiGraph[str]:
         """Export the graph: an edge j -> i for every dependency of target i on source j.
 
         Parameters

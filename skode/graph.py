@@ -20,7 +20,7 @@ def build_graph(
     threshold: float = 0.0,
     max_edges: int | None = None,
     confidence: FloatArray | None = None,
-) -> nx.DiGraph:
+) -> nx.DiGraph[str]:
     """Turn ``matrix[i, j]`` = "j drives i" into edges j -> i. The one place where the direction turns.
 
     Parameters
@@ -62,10 +62,8 @@ def build_graph(
     if not threshold >= 0:
         raise ValueError(f"threshold must be a number >= 0; got {threshold!r}. Use 0.0 to keep every edge.")
     if max_edges is not None and (not isinstance(max_edges, (int, np.integer)) or max_edges < 0):
-        raise ValueError(
-            f"max_edges must be None or an integer >= 0; got {max_edges!r}. Use None for no limit."
-        )
-    graph = nx.DiGraph()
+        raise ValueError(f"max_edges must be None or an integer >= 0; got {max_edges!r}. Use None for no limit.")
+    graph: nx.DiGraph[str] = nx.DiGraph()
     for name, kind in zip(names, kinds, strict=True):
         graph.add_node(name, kind=kind)
     for target, source in _kept(matrix, threshold, max_edges):

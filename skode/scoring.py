@@ -107,9 +107,7 @@ def _neg_nrmse(
     return -nrmse(truth, answer, sample_weight=weights)
 
 
-def _r2(
-    truth: FloatArray, answer: FloatArray, initial: FloatArray | None, weights: FloatArray | None
-) -> float:
+def _r2(truth: FloatArray, answer: FloatArray, initial: FloatArray | None, weights: FloatArray | None) -> float:
     return r2(truth, answer, sample_weight=weights)
 
 

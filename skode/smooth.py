@@ -28,9 +28,7 @@ class Smooth(NamedTuple):
 
     knots: list[FloatArray]  # (n_knots_k,) increasing observation times, repeated ones merged
     states: list[FloatArray]  # (n_knots_k, d) smoothed, nan for a variable never seen in that trajectory
-    noise: (
-        FloatArray  # (d,) standard deviation of one observation of average weight; nan if it cannot be told
-    )
+    noise: FloatArray  # (d,) standard deviation of one observation of average weight; nan if it cannot be told
     dof: FloatArray  # (d,) equivalent parameters of the smooth, all trajectories together
     moves: BoolArray  # (d,) False: constant in every trajectory, up to noise
     strengths: (
@@ -137,9 +135,7 @@ def smooth(
         fitted[:, still] = np.average(piece.values[:, still], axis=0, weights=piece.weights)
         target = knots[piece.trajectory]
         same = len(target) == len(piece.knots)
-        states[piece.trajectory][:, piece.variables] = (
-            fitted if same else path(piece.knots, fitted, target)[0]
-        )
+        states[piece.trajectory][:, piece.variables] = fitted if same else path(piece.knots, fitted, target)[0]
     return Smooth(
         knots,
         states,
@@ -189,9 +185,7 @@ def _merge(t: FloatArray, y: FloatArray, w: FloatArray) -> tuple[FloatArray, Flo
     return merged_t, merged_y, mass
 
 
-def _split(
-    k: int, t: FloatArray, y: FloatArray, w: FloatArray, cache: dict[bytes, AbstractGrid]
-) -> list[_Piece]:
+def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray, cache: dict[bytes, AbstractGrid]) -> list[_Piece]:
     """Cut a trajectory (times sorted) into groups of variables observed at the same times."""
     patterns, which = np.unique(np.isfinite(y), axis=1, return_inverse=True)
     pieces = []
@@ -239,9 +233,7 @@ def _choose(
         if key not in known:
             known[key] = piece.grid.residual_freedom(strengths / piece.scale)
         freedom[:, piece.variables] += known[key][:, None]
-        residual[:, piece.variables] += piece.mass * piece.grid.residual(
-            piece.values, strengths / piece.scale
-        )
+        residual[:, piece.variables] += piece.mass * piece.grid.residual(piece.values, strengths / piece.scale)
     with np.errstate(invalid="ignore", divide="ignore"):
         fitted = 1.0 - freedom / n_curved
         score = residual / freedom**2 * (ROBUST + (1.0 - ROBUST) * fitted)

@@ -49,10 +49,7 @@ class Flat:
     def views(self, vector: torch.Tensor) -> Weights:
         """Named views into a (model, entry) tensor."""
         pieces = torch.split(vector, self.sizes, dim=1)
-        return {
-            name: piece.view(shape)
-            for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
-        }
+        return {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)}
 
 
 class Best:

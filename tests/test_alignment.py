@@ -44,9 +44,7 @@ def quiet(X, y, layout=LAYOUT, **options):
 def test_scaled_data_with_anchors_give_the_same_trajectories(data, scaler, scaled_y):
     X, y = data
     y = StandardScaler().fit_transform(y) if scaled_y else y
-    expected = as_trajectories(
-        np.column_stack([X[:, 0], y[X[:, 0] == 0].repeat(9, 0), X[:, 4]]), y, layout=LAYOUT
-    )
+    expected = as_trajectories(np.column_stack([X[:, 0], y[X[:, 0] == 0].repeat(9, 0), X[:, 4]]), y, layout=LAYOUT)
     scaled = scaler.fit_transform(X)
     alignment = quiet(scaled, y)
     found = as_trajectories(alignment.apply(scaled), y, layout=LAYOUT)
@@ -152,9 +150,7 @@ def test_scaled_velocities_are_named(data):
     X = np.column_stack([X[:, :4], X[:, 1:4] + 1, X[:, 4:]])
     with pytest.warns(UserWarning, match="velocities must be"):
         alignment = learn_alignment(StandardScaler().fit_transform(X), y, layout)
-    np.testing.assert_allclose(
-        alignment.apply(StandardScaler().fit_transform(X))[:, 1:4], X[:, 1:4], rtol=1e-9
-    )
+    np.testing.assert_allclose(alignment.apply(StandardScaler().fit_transform(X))[:, 1:4], X[:, 1:4], rtol=1e-9)
 
 
 def test_states_that_start_at_zero_are_no_proof_of_plain_data():

@@ -46,10 +46,7 @@ def full_states(system: SimulatedSystem) -> list[np.ndarray]:
     """Clean states the way the law sees them: with velocities behind, for second order."""
     if system.clean_velocities is None:
         return system.clean_states
-    return [
-        np.concatenate(pair, axis=1)
-        for pair in zip(system.clean_states, system.clean_velocities, strict=True)
-    ]
+    return [np.concatenate(pair, axis=1) for pair in zip(system.clean_states, system.clean_velocities, strict=True)]
 
 
 def inputs_of(system: SimulatedSystem, trajectory: int) -> np.ndarray | None:
@@ -227,9 +224,7 @@ def test_dense_linear_is_the_matrix_exponential_with_the_promised_margin() -> No
 
 
 def test_lotka_volterra_keeps_its_constant_of_motion() -> None:
-    system = datasets.make_lotka_volterra(
-        growth=1.0, predation=0.5, conversion=0.2, death=0.6, random_state=0
-    )
+    system = datasets.make_lotka_volterra(growth=1.0, predation=0.5, conversion=0.2, death=0.6, random_state=0)
     for x in system.clean_states:
         energy = 0.2 * x[:, 0] - 0.6 * np.log(x[:, 0]) + 0.5 * x[:, 1] - 1.0 * np.log(x[:, 1])
         np.testing.assert_allclose(energy, energy[0], rtol=1e-6)
@@ -237,9 +232,7 @@ def test_lotka_volterra_keeps_its_constant_of_motion() -> None:
 
 def test_undamped_oscillators_keep_their_energy_and_damping_takes_it() -> None:
     for damping in (0.0, 0.3):
-        system = datasets.make_coupled_oscillators(
-            4, n_trajectories=3, damping=damping, cubic=0.5, random_state=1
-        )
+        system = datasets.make_coupled_oscillators(4, n_trajectories=3, damping=damping, cubic=0.5, random_state=1)
         law = system.slope
         assert system.clean_velocities is not None
         for q, v in zip(system.clean_states, system.clean_velocities, strict=True):

@@ -72,9 +72,7 @@ def test_cubic_in_time_is_exact():
 
 def test_hermite_meets_nodes_and_reproduces_cubics():
     step = torch.tensor([0.5, -0.3], dtype=torch.float64)
-    nodes = rk4(
-        lambda t, x, index: (3.0 * t**2)[..., None].expand_as(x), torch.zeros(1, 2, 1).double(), step, 4
-    )
+    nodes = rk4(lambda t, x, index: (3.0 * t**2)[..., None].expand_as(x), torch.zeros(1, 2, 1).double(), step, 4)
     times = step[:, None] * torch.tensor([[0.0, 1.0, 1.7, 4.0, 0.1, 1.7]], dtype=torch.float64)
     torch.testing.assert_close(hermite(nodes, step, times)[0, :, :, 0], times**3, rtol=0, atol=1e-14)
 
@@ -162,9 +160,7 @@ def test_slope_is_told_which_trajectories_it_gets():
         torch.testing.assert_close(integrate(slope, x0, times, method=method), exact, rtol=1e-5, atol=1e-5)
     rows = torch.tensor([2, 0, 2, 1])
     box = torch.tensor([[-9.0], [9.0]], dtype=torch.float64)
-    traced = trace(
-        slope, x0, rows, torch.tensor([0.3, 4.0, -0.3, -0.2]).double(), step=0.05, box=box, chunk=3
-    )
+    traced = trace(slope, x0, rows, torch.tensor([0.3, 4.0, -0.3, -0.2]).double(), step=0.05, box=box, chunk=3)
     expected = torch.exp(-rates[rows] * torch.tensor([0.3, 4.0, -0.3, -0.2]).double())
     torch.testing.assert_close(traced.states[0, :, 0], expected, rtol=1e-5, atol=1e-5)
 
@@ -329,9 +325,7 @@ def test_halving_keeps_its_promise_and_ignores_what_is_held_anyway():
     found = halve_step(explode, x0, rows, times, 1e-8, step=1.0, box=box)
     traced = trace(explode, x0, rows, times, step=found.step, box=box)
     assert found.converged
-    torch.testing.assert_close(
-        traced.states[0, :2, 0], torch.tensor([1.0, -0.25]).double(), rtol=0, atol=2e-8
-    )
+    torch.testing.assert_close(traced.states[0, :2, 0], torch.tensor([1.0, -0.25]).double(), rtol=0, atol=2e-8)
     assert not halve_step(explode, x0, rows, times, 1e-14, step=1.0, box=box, max_halvings=2).converged
 
 

@@ -129,9 +129,7 @@ def imports(module: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parents = (
-                module.split(".")[: len(module.split(".")) + is_package - node.level] if node.level else []
-            )
+            parents = module.split(".")[: len(module.split(".")) + is_package - node.level] if node.level else []
             origin = ".".join([*parents, *([node.module] if node.module else [])])
             # "from skode import metrics" imports a module, "from skode.metrics import mse" a name in one
             names = {f"{origin}.{name.name}" for name in node.names}

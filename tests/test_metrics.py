@@ -245,9 +245,9 @@ def test_spurious_shares_hand_worked():
     assert spurious_edge_share(truth, matrix, self_edges=False) == pytest.approx(2 / 4)
     assert np.isnan(spurious_edge_share(truth, np.zeros((3, 3))))
     assert spurious_feature_share(np.array([True, False, False]), matrix) == pytest.approx(2 / 3)
-    assert spurious_feature_share(
-        np.array([False, True, False]), 3 * np.eye(3), self_edges=True
-    ) == pytest.approx(2 / 3)
+    assert spurious_feature_share(np.array([False, True, False]), 3 * np.eye(3), self_edges=True) == pytest.approx(
+        2 / 3
+    )
     assert np.isnan(spurious_feature_share(np.array([True, True, True]), 3 * np.eye(3)))
 
 
@@ -392,9 +392,7 @@ def test_skill_is_one_for_perfect_zero_for_the_baseline_negative_for_worse():
     baseline = np.zeros_like(truth)
     assert skill(truth, truth, baseline) == 1.0
     assert skill(truth, baseline, baseline) == 0.0
-    assert skill(truth, answer, baseline) == pytest.approx(
-        1 - (nrmse(truth, answer) / nrmse(truth, baseline)) ** 2
-    )
+    assert skill(truth, answer, baseline) == pytest.approx(1 - (nrmse(truth, answer) / nrmse(truth, baseline)) ** 2)
     assert skill(truth, truth + 100, baseline) < 0
     assert skill(truth, truth, truth) == 0.0
     assert skill(truth, answer, truth) == -np.inf
@@ -417,9 +415,7 @@ def test_valid_prediction_time_hand_worked():
     truth = np.array([0.0, 0.0, nan, 0.0, 0.0, 0.0, nan])
     answer = np.array([0.0, 0.3, 9.0, 0.5, 0.1, 0.4, 1.0])
     found = valid_prediction_time(t, truth, answer, trajectory=label, scale=1.0, period=2.0)
-    np.testing.assert_array_equal(
-        found, [1.0, 0.5, nan]
-    )  # exceeded at 2; never (0.4 is not above 0.4); unobserved
+    np.testing.assert_array_equal(found, [1.0, 0.5, nan])  # exceeded at 2; never (0.4 is not above 0.4); unobserved
 
 
 def test_valid_prediction_time_averages_over_observed_variables():

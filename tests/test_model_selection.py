@@ -123,9 +123,7 @@ def test_it_serves_scikit_learn_searches(routing):
     X, groups = trajectories((20, 20))
     y = X[:, 0] * X[:, 1]
     with sklearn.config_context(enable_metadata_routing=routing):
-        search = GridSearchCV(
-            Ridge(), {"alpha": [1e-6, 10.0]}, cv=ForecastSplit(n_splits=2), error_score="raise"
-        )
+        search = GridSearchCV(Ridge(), {"alpha": [1e-6, 10.0]}, cv=ForecastSplit(n_splits=2), error_score="raise")
         search.fit(X, y, groups=groups)
         given = {"params": {"groups": groups}} if routing else {"groups": groups}
         found = cross_validate(Ridge(), X, y, cv=ForecastSplit(n_splits=2), error_score="raise", **given)

@@ -115,9 +115,7 @@ def test_gradient_of_the_smooth_part_equals_a_central_difference(
     if smooth is None:
         assert isinstance(penalty, (NoPenalty, GroupLasso, LassoNet))
         return
-    gradients = torch.autograd.grad(
-        smooth.sum(), list(leaves.values()), materialize_grads=True, allow_unused=True
-    )
+    gradients = torch.autograd.grad(smooth.sum(), list(leaves.values()), materialize_grads=True, allow_unused=True)
     generator, step = torch.Generator().manual_seed(5), 1e-7
     direction = {name: randn(tensor.shape, generator) for name, tensor in params.items()}
     with torch.no_grad():
@@ -146,9 +144,7 @@ def test_batch_of_models_equals_models_one_by_one(penalty: AbstractPenalty, fiel
     for model in range(3):
         single = one(params, model)
         own = penalty.noise(field, single, torch.Generator().manual_seed(2))
-        torch.testing.assert_close(
-            penalty.value(field, params)[model : model + 1], penalty.value(field, single)
-        )
+        torch.testing.assert_close(penalty.value(field, params)[model : model + 1], penalty.value(field, single))
         for name, tensor in penalty.weights(field, single, own).items():
             torch.testing.assert_close(tensor, effective[name][model : model + 1])
         penalty.prox(
@@ -226,9 +222,7 @@ def test_pressing_cuts_exactly_the_sources_that_nothing_depends_on(
     z = randn((1, 120, 5), generator)
     slopes = torch.stack([z[0, :, 1] * c for c in (1.0, -1.0, 0.8)], dim=-1)
     slopes = slopes / slopes.square().mean(0).sqrt()
-    params = penalty.init(
-        field, field.init(generator, n_models=1, dtype=torch.float64, device=torch.device("cpu"))
-    )
+    params = penalty.init(field, field.init(generator, n_models=1, dtype=torch.float64, device=torch.device("cpu")))
     # The network of LassoNet pays M times less than the skip for the same weight.
     alpha = torch.tensor([0.6 if penalty.name == "lassonet" else 0.15], dtype=torch.float64)
 
@@ -280,9 +274,7 @@ def test_noise_is_reproducible_shared_by_models_and_moves_the_weights(
     penalty: AbstractPenalty, field: AbstractField
 ) -> None:
     params = draw(penalty, field, n_models=2)
-    first, second, other = (
-        penalty.noise(field, params, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    first, second, other = (penalty.noise(field, params, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert first is not None
     assert second is not None
     assert other is not None
@@ -342,9 +334,7 @@ def test_unit_gates_multiply_columns_and_their_products_have_rank_one() -> None:
 # --- paths by enumeration
 
 
-def enumerate_paths(
-    field: AbstractField, tensors: dict[str, np.ndarray], target: int, source: int
-) -> list[float]:
+def enumerate_paths(field: AbstractField, tensors: dict[str, np.ndarray], target: int, source: int) -> list[float]:
     """Product of the entries along every single path from one source to one target."""
     own = {name: tensor[target] if field.per_target else tensor for name, tensor in tensors.items()}
     row = 0 if field.per_target else target
@@ -388,9 +378,7 @@ def test_open_share_is_the_mean_over_paths_of_products_of_open_probabilities(
     params = draw(penalty, field)
     layout = penalty.layout(field)
     share = layout.open_share(field, params)[0].numpy()
-    gated = {
-        name: tensor.clone() for name, tensor in params.items() if name in {*field.chain, *field.entries}
-    }
+    gated = {name: tensor.clone() for name, tensor in params.items() if name in {*field.chain, *field.entries}}
     for name, tensor in gated.items():
         if layout.kind == "edge":
             continue
@@ -419,9 +407,7 @@ def test_pathreg_adds_the_l1_term_of_gated_weights() -> None:
 
 @pytest.mark.parametrize(("metric", "alpha"), [(1.0, 0.4), (0.5, 0.3), (4.0, 2.0)])
 @pytest.mark.parametrize("field", FIELDS["per_target"], ids=str)
-def test_group_lasso_prox_minimises_its_own_objective(
-    field: AbstractField, metric: float, alpha: float
-) -> None:
+def test_group_lasso_prox_minimises_its_own_objective(field: AbstractField, metric: float, alpha: float) -> None:
     penalty = GroupLasso(readout_bound=math.inf)
     params = draw(penalty, field)
     adaptive = 0.2 + randn((1, 3, 4), torch.Generator().manual_seed(1)).square()
@@ -514,9 +500,7 @@ def test_hierarchical_prox_with_a_zero_skip_still_minimises_over_the_norm() -> N
         clipped = inner.clamp(-M * norm, M * norm)
         return 0.5 * norm**2 + 0.5 * float((clipped - inner).square().sum()) + price * norm
 
-    best = scipy.optimize.minimize_scalar(
-        objective, bounds=(0, 5), method="bounded", options={"xatol": 1e-10}
-    )
+    best = scipy.optimize.minimize_scalar(objective, bounds=(0, 5), method="bounded", options={"xatol": 1e-10})
     assert float(b.norm()) == pytest.approx(best.x, abs=1e-5)
     torch.testing.assert_close(W, inner.clamp(-M * float(b.norm()), M * float(b.norm())))
 
@@ -564,9 +548,7 @@ def test_alpha_limits_of_proximal_maps(penalty: AbstractPenalty, field: Abstract
 
 
 @pytest.mark.parametrize(("penalty", "field"), PROXIMAL)
-def test_critical_alpha_is_where_the_first_edge_leaves_zero(
-    penalty: AbstractPenalty, field: AbstractField
-) -> None:
+def test_critical_alpha_is_where_the_first_edge_leaves_zero(penalty: AbstractPenalty, field: AbstractField) -> None:
     gradient = draw(penalty, field, n_models=3, seed=8)
     critical = penalty.critical_alpha(field, {name: gradient[name] for name in field.entries})
     for factor, empty in ((1.001, True), (0.999, False)):

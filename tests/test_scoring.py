@@ -91,9 +91,7 @@ def test_grid_search_over_groups_finds_the_true_rate_with_missing_values(scorer)
 def test_several_scorers_in_one_cross_validation():
     X, y, groups = decays(missing=True)
     scoring = {"nrmse": neg_nrmse_scorer, "r2": r2_scorer, "skill": persistence_skill_scorer}
-    found = cross_validate(
-        Decay(), X, y, groups=groups, cv=GroupKFold(3), scoring=scoring, error_score="raise"
-    )
+    found = cross_validate(Decay(), X, y, groups=groups, cv=GroupKFold(3), scoring=scoring, error_score="raise")
     assert all(found[f"test_{name}"].shape == (3,) for name in scoring)
 
 
@@ -117,9 +115,7 @@ def test_weight_zero_equals_leaving_a_row_out(scorer):
     X, y, _ = decays()
     weight = (np.arange(len(y)) % 3 > 0).astype(float)
     kept = weight > 0
-    assert scorer(Decay(1.0), X, y, sample_weight=weight) == pytest.approx(
-        scorer(Decay(1.0), X[kept], y[kept])
-    )
+    assert scorer(Decay(1.0), X, y, sample_weight=weight) == pytest.approx(scorer(Decay(1.0), X[kept], y[kept]))
 
 
 def test_weights_reach_the_scorer_through_metadata_routing():

@@ -75,9 +75,7 @@ def bowl_with_hole(bad: torch.Tensor) -> Loss:
 
 
 def test_a_diverging_neighbour_changes_nothing() -> None:
-    alone = prox_adam(
-        bowl_with_hole(torch.tensor([False])), {"x": zeros(1, 2)}, n_iter=300, learning_rate=0.05
-    )
+    alone = prox_adam(bowl_with_hole(torch.tensor([False])), {"x": zeros(1, 2)}, n_iter=300, learning_rate=0.05)
     beside = prox_adam(
         bowl_with_hole(torch.tensor([True, False, True])), {"x": zeros(3, 2)}, n_iter=300, learning_rate=0.05
     )

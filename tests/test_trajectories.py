@@ -52,9 +52,7 @@ def test_order_of_rows_changes_no_bit(data, rng, grouped):
     p = rng.permutation(len(X))
     assert_identical(
         as_trajectories(X, y, layout=layout, sample_weight=weights, groups=groups if grouped else None),
-        as_trajectories(
-            X[p], y[p], layout=layout, sample_weight=weights[p], groups=groups[p] if grouped else None
-        ),
+        as_trajectories(X[p], y[p], layout=layout, sample_weight=weights[p], groups=groups[p] if grouped else None),
     )
 
 
@@ -162,9 +160,7 @@ def test_rounded_initial_states_are_set_to_their_anchors():
     y = np.concatenate([x0, later])
     rounded = X.copy()
     rounded[:, 1:] = rounded[:, 1:] * (1 + 1e-15) + 1e-13
-    assert_identical(
-        as_trajectories(rounded, y, layout=Layout(3, 0)), as_trajectories(X, y, layout=Layout(3, 0))
-    )
+    assert_identical(as_trajectories(rounded, y, layout=Layout(3, 0)), as_trajectories(X, y, layout=Layout(3, 0)))
 
 
 def test_windows_of_one_series_share_a_group():

@@ -142,9 +142,7 @@ class Sampling:
         _require(self.n_trajectories >= 1, "n_trajectories must be at least 1", self.n_trajectories)
         _require(self.n_times >= 2, "n_times must be at least 2", self.n_times)
         _require(np.isfinite(self.dt) and self.dt > 0, "dt must be a positive number", self.dt)
-        _require(
-            np.isfinite(self.noise) and self.noise >= 0, "noise must be a fraction of at least 0", self.noise
-        )
+        _require(np.isfinite(self.noise) and self.noise >= 0, "noise must be a fraction of at least 0", self.noise)
         _require(0 <= self.missing < 1, "missing must be a share in [0, 1)", self.missing)
         if not isinstance(self.irregular, (bool, np.bool_)):
             rule = "irregular must be True, False or the share of the grid to keep, in (0, 1]"
@@ -287,9 +285,7 @@ def _add_noise(paths: list[FloatArray], noise: float, rng: np.random.Generator) 
     return [path + scale * rng.standard_normal(path.shape) for path in paths]
 
 
-def _draw_gaps(
-    lengths: list[int], n_variables: int, missing: float, rng: np.random.Generator
-) -> list[BoolArray]:
+def _draw_gaps(lengths: list[int], n_variables: int, missing: float, rng: np.random.Generator) -> list[BoolArray]:
     later = [n_times - 1 for n_times in lengths]
     n_values = sum(later) * n_variables
     flat = np.zeros(n_values, dtype=np.bool_)

@@ -95,9 +95,7 @@ def make_lorenz63(
     starts = streams.starts.normal(size=(n_trajectories, 3)) * 5.0 + np.array([0.0, 0.0, 25.0])
     starts = settle(slope, starts, duration=10.0, step=0.01)
     adjacency = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1]], dtype=np.bool_)
-    return simulate(
-        slope, starts, sampling, streams, name="lorenz63", adjacency=adjacency, names=("x", "y", "z")
-    )
+    return simulate(slope, starts, sampling, streams, name="lorenz63", adjacency=adjacency, names=("x", "y", "z"))
 
 
 def make_lorenz96(

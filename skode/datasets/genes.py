@@ -31,9 +31,7 @@ class HillNetwork:
 
     def __call__(self, t: float, x: FloatArray, u: FloatArray | None = None) -> FloatArray:
         """Return dx/dt."""
-        drivers = (
-            x if u is None else np.concatenate((x, np.broadcast_to(u, (*x.shape[:-1], u.shape[-1]))), axis=-1)
-        )
+        drivers = x if u is None else np.concatenate((x, np.broadcast_to(u, (*x.shape[:-1], u.shape[-1]))), axis=-1)
         power = (np.maximum(drivers[..., self.source], 0.0) / self.threshold) ** self.coefficient
         effect = np.where(self.sign > 0, power, 1.0) / (1.0 + power)
         regulated, first = np.unique(self.target, return_index=True)
@@ -135,9 +133,7 @@ def make_hill_network(
     sampling = Sampling(n_trajectories, n_times, dt, noise, irregular, missing)
     streams = open_streams(random_state)
     law = streams.law
-    adjacency = np.concatenate(
-        (_draw_edges(n_genes, n_edges, law), _draw_inputs(n_genes, n_inputs, law)), axis=1
-    )
+    adjacency = np.concatenate((_draw_edges(n_genes, n_edges, law), _draw_inputs(n_genes, n_inputs, law)), axis=1)
     target, source = np.nonzero(adjacency)
     in_degree = adjacency.sum(axis=1)
     sign = np.where(law.random(target.size) < repression, -1, 1).astype(np.int64)

@@ -41,9 +41,7 @@ class PendulumChain:
         step = np.diff(q, axis=-1)
         twist[..., :-1] += step
         twist[..., 1:] -= step
-        return np.concatenate(
-            (v, self.coupling * twist - self.gravity * np.sin(q) - self.damping * v), axis=-1
-        )
+        return np.concatenate((v, self.coupling * twist - self.gravity * np.sin(q) - self.damping * v), axis=-1)
 
 
 def make_coupled_oscillators(

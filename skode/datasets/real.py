@@ -161,9 +161,7 @@ def load_hematopoiesis(donor: str = "s1d2") -> Hematopoiesis:
     """
     _check_choice("donor", donor, _DONORS)
     with np.load(io.BytesIO(_read("hematopoiesis", f"{donor}.npz"))) as stored:
-        times, expression, lineage, genes = (
-            stored[key] for key in ("times", "expression", "lineage", "genes")
-        )
+        times, expression, lineage, genes = (stored[key] for key in ("times", "expression", "lineage", "genes"))
     names = tuple(str(gene) for gene in genes)
     rows = _read_csv(_read("hematopoiesis", "genes.csv"))
     edges = _read_csv(gzip.decompress(_read("hematopoiesis", "tf_target_prior_edges.csv.gz")))

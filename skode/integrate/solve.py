@@ -132,9 +132,7 @@ def _one(
 
         start = x0[model, trajectory]
         try:
-            states = torchdiffeq.odeint(
-                alone, start, grid, rtol=rtol, atol=atol, method=method, options=options
-            )
+            states = torchdiffeq.odeint(alone, start, grid, rtol=rtol, atol=atol, method=method, options=options)
         except AssertionError:  # torchdiffeq's word for a blow-up: underflow of the step, or too many steps
             states = torch.full((len(distinct), len(start)), torch.nan, dtype=x0.dtype, device=x0.device)
         solved.append(states[place])

@@ -9,9 +9,7 @@ import torch
 
 from skode.integrate.runge_kutta import Nodes, Slope, evaluate, interpolate, take_step
 
-PADDING = (
-    8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
-)
+PADDING = 8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -19,9 +17,7 @@ class Traced(NamedTuple):
     """Answers of all rows, and where they are no solutions but the edge of the box."""
 
     states: torch.Tensor  # (model, row, state), finite
-    failed_at: (
-        torch.Tensor
-    )  # (model, trajectory) elapsed time of the last good state; nan where nothing failed
+    failed_at: torch.Tensor  # (model, trajectory) elapsed time of the last good state; nan where nothing failed
     held: torch.Tensor  # (model, row) bool, True where the row lies beyond that time
 
 
@@ -119,9 +115,7 @@ def _one_way(
     trajectory, place = trajectory[order], times[order] / step
     last = cell.new_full((x0.shape[1],), -1).scatter_reduce(0, trajectory, cell, "amax")
     x = x0.clamp(box[0], box[1])  # where each trajectory stands: at its last node, or at the edge for ever
-    failed = torch.where(
-        (x != x0).any(dim=-1), -1, NEVER
-    )  # (model, trajectory) the step in which it left the box
+    failed = torch.where((x != x0).any(dim=-1), -1, NEVER)  # (model, trajectory) the step in which it left the box
     answers, held = [], []
     done = first = 0
     while done < len(times):
@@ -138,9 +132,7 @@ def _one_way(
         limit, edge = failed[:, asked], x[:, asked]  # (model, row), (model, row, state)
         answer = edge
         if len(active):
-            column = torch.zeros_like(last).index_copy(
-                0, active, torch.arange(len(active), device=active.device)
-            )
+            column = torch.zeros_like(last).index_copy(0, active, torch.arange(len(active), device=active.device))
             u = (place[done:end] - inside)[:, None, None]
             value = interpolate(nodes, inside - first, column[asked], u, step).transpose(0, 1)
             cut = torch.where(value.isfinite(), value, edge).clamp(box[0], box[1])

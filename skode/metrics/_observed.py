@@ -82,9 +82,7 @@ def observe(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | Non
     n_rows = truth.shape[0]
     rows = np.ones(n_rows) if sample_weight is None else one_per_row(sample_weight, n_rows, "sample_weight")
     if (rows < 0).any():
-        raise ValueError(
-            "sample_weight must be >= 0; got negative weights. Give rows to leave out the weight 0."
-        )
+        raise ValueError("sample_weight must be >= 0; got negative weights. Give rows to leave out the weight 0.")
     seen: BoolArray = ~np.isnan(truth) & (rows > 0)[:, None]
     return Observed(
         values=np.where(seen, truth, 0.0),

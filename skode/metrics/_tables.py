@@ -39,9 +39,7 @@ def as_edges(matrix: ArrayLike, shape: tuple[int, ...]) -> BoolArray:
     """Return where the inferred graph has an edge."""
     table = as_ranking(matrix, shape, "matrix")
     if not (table >= 0).all():
-        raise ValueError(
-            "matrix must be >= 0 and without NaN; got entries that are not. Pass numpy.abs(matrix)."
-        )
+        raise ValueError("matrix must be >= 0 and without NaN; got entries that are not. Pass numpy.abs(matrix).")
     edges: BoolArray = table > 0
     return edges
 

@@ -114,9 +114,7 @@ def valid_prediction_time(
     array([4.])
     """
     if not (threshold > 0 and period > 0):
-        raise ValueError(
-            f"threshold and period must be > 0; got {threshold} and {period}. Pass positive numbers."
-        )
+        raise ValueError(f"threshold and period must be > 0; got {threshold} and {period}. Pass positive numbers.")
     data = observe(y_true, y_pred, None)
     n_rows = data.values.shape[0]
     times = one_per_row(t, n_rows, "t")

@@ -41,9 +41,7 @@ def weight_sparsity(weights: Iterable[ArrayLike]) -> float:
     layers = [np.asarray(layer) for layer in weights]
     n_weights = sum(layer.size for layer in layers)
     if n_weights == 0:
-        raise ValueError(
-            "weights must hold at least one weight; got none. Pass the list of the layers' matrices."
-        )
+        raise ValueError("weights must hold at least one weight; got none. Pass the list of the layers' matrices.")
     return float(sum(np.count_nonzero(layer == 0) for layer in layers) / n_weights)
 
 

@@ -55,9 +55,7 @@ class AbstractPenalty(ABC):
         ----------
         gates : {"weight", "edge", "unit"}
         """
-        raise ValueError(
-            f"{cls.__name__} has no gates, so gates must be None; got {gates!r}. Leave gates out."
-        )
+        raise ValueError(f"{cls.__name__} has no gates, so gates must be None; got {gates!r}. Leave gates out.")
 
     def check(self, field: AbstractField) -> None:
         """Raise ValueError if this penalty cannot act on the field, naming a combination that works.

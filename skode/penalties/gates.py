@@ -104,9 +104,7 @@ class GateLayout:
     def multiply(self, field: AbstractField, params: Weights, noise: Weights | None) -> Weights:
         """Weights times gates, without the gate parameters."""
         gates = {
-            name: deterministic_gate(params[name])
-            if noise is None
-            else sampled_gate(params[name], noise[name])
+            name: deterministic_gate(params[name]) if noise is None else sampled_gate(params[name], noise[name])
             for name in self._shapes(field, params)
         }
         factors = self._spread(field, gates)

@@ -67,8 +67,7 @@ class GroupLasso(AbstractPenalty):
     def __post_init__(self) -> None:
         if not self.readout_bound > 0:
             raise ValueError(
-                f"readout_bound must be positive; got {self.readout_bound}. "
-                "Use 1.5, or math.inf for no bound."
+                f"readout_bound must be positive; got {self.readout_bound}. Use 1.5, or math.inf for no bound."
             )
 
     @property

@@ -65,8 +65,7 @@ class LassoNet(AbstractPenalty):
             raise ValueError(f"M must be finite and not negative; got {self.M}. Use 10.")
         if not self.readout_bound > 0:
             raise ValueError(
-                f"readout_bound must be positive; got {self.readout_bound}. "
-                "Use 1.5, or math.inf for no bound."
+                f"readout_bound must be positive; got {self.readout_bound}. Use 1.5, or math.inf for no bound."
             )
 
     @property
