@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,8 @@ class Specification:
     field: str
     hidden: tuple[int, ...]
     activation: str
+    n_bilinear: int
+    widen: bool
     order: int
     time_dependent: bool
     velocity_inferred: bool
@@ -51,6 +53,7 @@ class Specification:
     max_iter: int
     learning_rate: float
     tol: float
+    weight_decay: float
     refit: bool
     device: torch.device
     dtype: torch.dtype
@@ -179,6 +182,8 @@ def fit_batch(
         max_iter=spec.max_iter,
         learning_rate=spec.learning_rate,
         tol=spec.tol,
+        weight_decay=spec.weight_decay,
+        widen=spec.widen,
         method=spec.method,
         window=WINDOW,
         initial_exact=spec.initial_exact,
@@ -190,6 +195,7 @@ def fit_batch(
         prepared, window=WINDOW, refine_start=not spec.initial_exact, dtype=spec.dtype, device=spec.device
     )
     trained = train(dynamics, spec.penalty, problem, batch, options)
+    dynamics = replace(dynamics, field=trained.field)
     head = fit_start_velocity(prepared) if spec.order == 2 and spec.velocity_inferred else None
     return [_fitted(model, trained, prepared, problem, dynamics, spec, head) for model in range(batch.n_models)]
 
@@ -198,7 +204,9 @@ def make_field(spec: Specification, n_states: int, n_inputs: int) -> AbstractFie
     """The right-hand side that a specification names."""
     variables = source_variables(n_states, n_inputs, order=spec.order, time_dependent=spec.time_dependent)
     if spec.field == "per_target":
-        return PerTargetField(n_states, len(variables), spec.hidden, spec.activation, variables)
+        return PerTargetField(
+            n_states, len(variables), spec.hidden, spec.activation, variables, n_bilinear=spec.n_bilinear
+        )
     return SharedField(
         n_states,
         len(variables),

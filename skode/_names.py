@@ -102,7 +102,7 @@ def variable_names(
     twice = sorted({name for name in every if every.count(name) > 1})
     if twice:
         raise ValueError(
-            f"States, inputs{' and time (t)' if time_node else ''} must have different names; got "
+            f"States{', inputs and time (t)' if time_node else ' and inputs'} must have different names; got "
             f"{', '.join(twice)} more than once. Rename the columns of X or y."
         )
     return VariableNames(tuple(states), tuple(inputs))

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 
 from skode._fit import Specification
+from skode._validation import explained
 from skode.fields import ACTIVATIONS
 from skode.integrate import METHODS
 from skode.penalties import resolve_penalty
@@ -53,20 +55,35 @@ def specify(parameters: dict[str, Any]) -> Specification:
     _number(p, "alpha", least=0.0)
     _number(p, "learning_rate", least=0.0, strict=True)
     _number(p, "tol", least=0.0)
+    _number(p, "weight_decay", least=0.0)
+    automatic = isinstance(p["n_bilinear"], str) and p["n_bilinear"] == "auto"
+    if not automatic:
+        _integer(p, "n_bilinear", least=0)
     _integer(p, "max_iter", least=1)
     _integer(p, "verbose", least=0)
+    if p["n_bilinear"] and not automatic and p["field"] != "per_target":
+        raise ValueError(
+            f"n_bilinear must be 0 unless field='per_target'; got n_bilinear={p['n_bilinear']} with "
+            f"field={p['field']!r}. Use field='per_target', or leave n_bilinear at 0."
+        )
     if p["time_origin"] == "input" and not p["time_dependent"]:
         raise ValueError(
             "time_origin='input' must go with time_dependent=True; got time_dependent=False. "
             "Set time_dependent=True, or leave time_origin at 'zero'."
         )
+    with explained(
+        "random_state must be an integer >= 0, a RandomState or None", "Use random_state=0, for example."
+    ):
+        check_random_state(p["random_state"])
     penalty = resolve_penalty(p["penalty"], p["gates"])
     return Specification(
         penalty=penalty,
         field=p["field"],
         hidden=_hidden(p["hidden_layer_sizes"], p["field"]),
         activation=p["activation"],
-        order=p["order"],
+        n_bilinear=0 if automatic else int(p["n_bilinear"]),
+        widen=automatic,
+        order=int(p["order"]),
         time_dependent=bool(p["time_dependent"]),
         velocity_inferred=p["order"] == 2 and p["initial_velocity"] == "inferred",
         initial_exact=p["initial_state"] == "observed",
@@ -75,6 +92,7 @@ def specify(parameters: dict[str, Any]) -> Specification:
         max_iter=int(p["max_iter"]),
         learning_rate=float(p["learning_rate"]),
         tol=float(p["tol"]),
+        weight_decay=float(p["weight_decay"]),
         refit=bool(p["refit"]),
         device=resolve_device(p["device"]),
         dtype=torch.float32 if p["dtype"] == "float32" else torch.float64,
@@ -103,6 +121,11 @@ def resolve_device(device: Any) -> torch.device:
             f"device={device!r} must be available; got a machine on which torch sees no CUDA device. "
             "Use device='auto' or 'cpu', or install a CUDA build of torch."
         )
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r} must be available; got a machine with {torch.cuda.device_count()} CUDA devices, "
+            "counted from 0. Use device='cuda'."
+        )
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be of type 'cpu' or 'cuda'; got {device!r}. Use 'auto'.")
     return found
@@ -126,9 +149,9 @@ def _silent(line: str) -> None:
 def _hidden(sizes: Any, field: str) -> tuple[int, ...]:
     if sizes is None:
         return HIDDEN[field]
-    widths = (sizes,) if isinstance(sizes, numbers.Integral) else sizes
-    valid = isinstance(widths, (tuple, list, np.ndarray)) and len(widths) > 0
-    if not valid or not all(isinstance(w, numbers.Integral) and int(w) > 0 for w in widths):
+    listed = isinstance(sizes, (tuple, list)) or (isinstance(sizes, np.ndarray) and sizes.ndim == 1)
+    widths = tuple(sizes) if listed else (sizes,)
+    if not widths or not all(_is_integer(w) and int(w) > 0 for w in widths):
         raise ValueError(
             f"hidden_layer_sizes must be None, a positive integer or a non-empty sequence of them; got {sizes!r}. "
             "Use (16,) for one layer of 16 units."
@@ -136,9 +159,15 @@ def _hidden(sizes: Any, field: str) -> tuple[int, ...]:
     return tuple(int(w) for w in widths)
 
 
+def _is_integer(value: Any) -> bool:
+    """Tell integers, numpy's among them, from everything else; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _one_of(p: dict[str, Any], name: str, allowed: tuple[Any, ...]) -> None:
     value = p[name]
-    if isinstance(value, bool) or not any(type(value) is type(a) and value == a for a in allowed):
+    known = isinstance(value, str) or _is_integer(value)  # numpy's too, which a grid of parameters may hold
+    if not known or not any(isinstance(value, str) == isinstance(a, str) and value == a for a in allowed):
         listed = ", ".join(repr(a) for a in allowed)
         raise ValueError(f"{name} must be one of {listed}; got {value!r}. Use {name}={allowed[0]!r} if in doubt.")
 
@@ -159,8 +188,7 @@ def _number(p: dict[str, Any], name: str, *, least: float, strict: bool = False)
 
 def _integer(p: dict[str, Any], name: str, *, least: int) -> None:
     value = p[name]
-    integral = isinstance(value, numbers.Integral) and not (isinstance(value, bool) and name != "verbose")
-    if not integral:
+    if not (_is_integer(value) or (name == "verbose" and isinstance(value, bool))):
         raise TypeError(f"{name} must be an integer >= {least}; got {value!r}. Pass an int.")
     if value < least:
         raise ValueError(f"{name} must be an integer >= {least}; got {value!r}. Choose a value in that range.")

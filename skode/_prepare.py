@@ -174,7 +174,8 @@ def _interval_rows(
     at = (tau[:-1, None] + h * _GAUSS).ravel()
     between, _ = path(knots, values, at * scales.time_unit)
     d = weights.shape[1]
-    nodes = read(_standard(between, scales), at).reshape(len(h), 2, -1)
+    sources = read(_standard(between, scales), at)
+    nodes = sources.reshape(len(h), 2, sources.shape[1])  # there may be no interval
     change = np.diff(_standard(values, scales)[:, -d:], axis=0) / h
     slopes = np.where(scales.moving, change / np.where(scales.moving, scales.rate, 1.0), 0.0)
     return _IntervalRows(nodes, slopes, h * 0.5 * (weights[:-1] + weights[1:]))
@@ -219,7 +220,9 @@ def _with_start(trajectories: Trajectories, k: int) -> tuple[FloatArray, FloatAr
     rows = _rows(trajectories, k)
     times, states = trajectories.times[rows], trajectories.states[rows]
     weights = trajectories.weights[rows]
-    if not bool(np.any(trajectories.anchor[rows])):
+    anchor = trajectories.anchor[rows]
+    states = np.where(anchor[:, None] & np.isnan(states), trajectories.initial[k], states)
+    if not bool(np.any(anchor)):
         weight = np.array([weights.mean()])
         times = np.concatenate([np.zeros(1), times])
         states = np.concatenate([trajectories.initial[k][None], states])

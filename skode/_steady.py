@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from skode._layout import Layout
 from skode._typing import BoolArray, FloatArray
+from skode._validation import as_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +79,10 @@ def check_steady(steady: object, layout: Layout, *, time_dependent: bool) -> Ste
     if time_dependent:
         raise ValueError(
             "steady_states need a field that does not depend on time; got time_dependent=True. "
-            "A system under a clock does not rest: leave steady_states out."
+            "Leave steady_states out: a system under a clock does not rest."
         )
     d, m = layout.n_states, layout.n_inputs
-    states = np.asarray(steady.states, dtype=np.float64)
+    states = as_numbers(steady.states, "SteadyStates.states", finite=False)
     if states.ndim != 2 or states.shape[1] != d or not np.isfinite(states).all():
         raise ValueError(
             f"SteadyStates.states must be finite with shape (n_rows, {d}); got shape {states.shape}"
@@ -94,7 +95,9 @@ def check_steady(steady: object, layout: Layout, *, time_dependent: bool) -> Ste
             f"SteadyStates.clamped must have the shape of the states, {states.shape}; got {clamped.shape}. "
             "Mark every held variable of every row with True."
         )
-    inputs = np.zeros((len(states), 0)) if steady.inputs is None else np.asarray(steady.inputs, np.float64)
+    inputs = np.zeros((len(states), 0))
+    if steady.inputs is not None:
+        inputs = as_numbers(steady.inputs, "SteadyStates.inputs")
     if inputs.shape != (len(states), m):
         raise ValueError(
             f"SteadyStates.inputs must have shape {(len(states), m)}, one column per input of X; "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from skode._batch import Batch
+from skode._capacity import can_widen, narrow, widen
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import FloatArray, Weights
@@ -41,6 +42,8 @@ class Options:
     max_iter: int
     learning_rate: float
     tol: float
+    weight_decay: float
+    widen: bool  # whether targets may get bilinear units in the refit
     method: str
     window: int
     initial_exact: bool
@@ -63,7 +66,9 @@ class StageReport(NamedTuple):
 class Trained(NamedTuple):
     """Effective weights after the last stage, and how they came about."""
 
+    field: AbstractField  # as it was given, or with the bilinear units that were chosen
     weights: Weights
+    params: Weights  # what the solver moved: weights, and gates where there are any
     pilot: torch.Tensor  # (model, target, variable), RMS Jacobian before anything was cut
     history: dict[str, StageReport]
     alpha_max: torch.Tensor  # (model,)
@@ -75,7 +80,9 @@ def train(
     problem: Problem,
     batch: Batch,
     options: Options,
-    support: torch.Tensor | None = None,
+    *,
+    start: Weights | None = None,
+    frozen: Weights | None = None,
 ) -> Trained:
     """Run every stage in turn; a stage starts where the one before ended.
 
@@ -86,8 +93,10 @@ def train(
     problem : Problem
     batch : Batch
     options : Options
-    support : bool tensor  # (model | 1, target, variable), optional
-        Edges that may exist; all others are kept out from the start. Needs a per-target field.
+    start : dict of tensors, optional
+        Parameters to go on from, as ``Trained.params`` holds them; drawn from the seeds by default.
+    frozen : dict of tensors  # (model | 1, ...), optional
+        1 where an entry of the weights may differ from zero, from the first stage on.
 
     Returns
     -------
@@ -95,12 +104,11 @@ def train(
     """
     field = dynamics.field
     alpha = torch.as_tensor(batch.alphas, dtype=options.dtype, device=options.device)
-    weights = initial_weights(field, batch, options)
-    frozen = {name: torch.ones_like(value[:1]) for name, value in weights.items()}
-    if support is not None:
-        frozen = mask_of(field, frozen, support)
+    params = penalty.init(field, initial_weights(field, batch, options)) if start is None else start
+    weights = penalty.weights(field, params)
+    if frozen is None:
+        frozen = {name: torch.ones_like(value[:1]) for name, value in weights.items()}
     alpha_max = critical_alpha(field, penalty, problem, weights)
-    params = penalty.init(field, weights)
     adaptive: torch.Tensor | None = None
     pilot = rms_jacobian(field, weights, problem)
     history: dict[str, StageReport] = {}
@@ -114,6 +122,11 @@ def train(
             params = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
             frozen = {name: (value != 0).to(value.dtype) for name, value in params.items()}
             penalty = NoPenalty()
+        wide = None
+        if stage.widens and options.widen and can_widen(field, problem):
+            wide = widen(field, params, frozen, torch.Generator().manual_seed(int(batch.seeds[0])))
+            field, params, frozen = wide
+            dynamics, alpha = replace(dynamics, field=field), torch.cat([alpha, alpha])
         losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)
         params = losses.start(params)
         solved = prox_adam(
@@ -124,8 +137,12 @@ def train(
             prox=losses.prox if stage.press != "none" else None,
             validate=losses.held_out if losses.can_validate else None,
             tol=options.tol,
+            unit=float(len(problem.moving)),
         )
         params = losses.finish(solved.params)
+        if wide is not None:
+            field, params, frozen = narrow(wide, params, problem)
+            dynamics, alpha = replace(dynamics, field=field), alpha.chunk(2)[0]
         if stage.name == "warm":
             pilot = 1e-3 * rms_jacobian(field, penalty.weights(field, params), problem)
             alpha_max = critical_alpha(field, penalty, problem, params)
@@ -144,7 +161,7 @@ def train(
             f"{np.median(report.n_edges):.0f} edges, {report.seconds:.1f} s"
         )
     weights = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
-    return Trained(weights, pilot, history, alpha_max)
+    return Trained(field, weights, params, pilot, history, alpha_max)
 
 
 class StageLosses:
@@ -198,7 +215,8 @@ class StageLosses:
 
     def finish(self, params: Weights) -> Weights:
         """Parameters of the field alone, the support applied."""
-        return self._masked({name: value for name, value in params.items() if name != SHIFT})
+        kept = {name: value for name, value in params.items() if name != SHIFT}
+        return {**kept, **self._masked(kept)}  # gates are no weights, and stay
 
     def loss(self, params: Weights, iteration: int) -> torch.Tensor:
         """Sum over the moving targets of their data loss, plus the differentiable penalty.  # (model,)"""
@@ -210,6 +228,8 @@ class StageLosses:
         if self.stage.press != "none":
             smooth = self.penalty.smooth(self.dynamics.field, params)
             total = total if smooth is None else total + self.strength * smooth
+        if self.options.weight_decay:
+            total = total + self.options.weight_decay * squared_norm(self.dynamics.field, params)
         return total
 
     def prox(self, params: Weights, metric: Weights) -> None:
@@ -286,6 +306,12 @@ def initial_weights(field: AbstractField, batch: Batch, options: Options) -> Wei
         for seed in batch.seeds
     ]
     return {name: torch.cat([draw[name] for draw in draws]) for name in draws[0]}
+
+
+def squared_norm(field: AbstractField, params: Weights) -> torch.Tensor:
+    """Sum of squares of all weight matrices; biases are free.  # (model,)"""
+    names = dict.fromkeys((*field.chain, *field.entries))
+    return torch.stack([params[name].square().flatten(1).sum(1) for name in names]).sum(0)
 
 
 def mask_of(field: AbstractField, frozen: Weights, support: torch.Tensor) -> Weights:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,100 @@ import numpy.typing as npt
 from skode._typing import AnyArray, BoolArray, FloatArray
 
 BUILDER = "Build X, y and groups with from_trajectories(states, times)."
+
+
+@contextmanager
+def explained(must: str, remedy: str) -> Iterator[None]:
+    """Add to what scikit-learn refuses the parts that its messages lack.
+
+    Parameters
+    ----------
+    must : str
+        What must hold.
+    remedy : str
+        What to do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the body raises one; scikit-learn's message stands between the two parts.
+
+    Examples
+    --------
+    >>> with explained("n must be a number", "Pass digits."):
+    ...     int("many")
+    Traceback (most recent call last):
+    ...
+    ValueError: n must be a number; got this instead: invalid literal for int() with base 10: 'many'
+    Pass digits.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{must}; got this instead: {str(error).strip()}\n{remedy}") from error
+
+
+def as_numbers(values: Any, what: str, *, finite: bool = True) -> FloatArray:
+    """Turn an array-like into an array of floats.
+
+    Parameters
+    ----------
+    values : array-like of numbers
+        Every axis of one length.
+    what : str
+        Name for the message.
+    finite : bool, default=True
+        Whether to refuse NaN and infinity.
+
+    Returns
+    -------
+    ndarray of float64
+
+    Raises
+    ------
+    ValueError
+        If some value is no number, lengths differ along an axis, or a value is not finite.
+    """
+    try:
+        numbers: FloatArray = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{what} must be numbers, as many in each row; got a value of type {type(values).__name__} ({error}). "
+            "Convert words to numbers and give every row the same length."
+        ) from error
+    if finite and not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{what} must be finite; got {int((~np.isfinite(numbers)).sum())} missing or infinite values among "
+            f"{numbers.size}. Drop or fill them."
+        )
+    return numbers
+
+
+def check_questions(X: FloatArray, *, names: Sequence[str] | None = None) -> None:
+    """Refuse questions that are not finite.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_columns)
+    names : sequence of str, default=None
+        Names of the columns, for the message.
+
+    Raises
+    ------
+    ValueError
+        If X holds NaN or infinity; the message names the first place.
+    """
+    bad = ~np.isfinite(X)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        kind = "NaN" if np.isnan(X[bad]).any() else "infinity"
+        where = repr(names[column]) if names is not None else str(column)
+        raise ValueError(
+            f"X must be finite: times, initial states and inputs; got {kind} in {int(bad.sum())} places, the first "
+            f"in row {row}, column {where}. Drop these rows, or build X with from_trajectories, which starts "
+            "every trajectory where all states are known. Only y may have NaN, where a state was not observed."
+        )
 
 
 def check_not_raw(X: object) -> None:
@@ -134,7 +230,7 @@ def check_weights(sample_weight: npt.ArrayLike | None, n_rows: int) -> FloatArra
     """
     if sample_weight is None:
         return np.ones(n_rows)
-    weights = np.array(sample_weight, dtype=np.float64)
+    weights = as_numbers(sample_weight, "sample_weight", finite=False).copy()
     if weights.ndim == 0:
         weights = np.full(n_rows, float(weights))
     if weights.shape != (n_rows,):
@@ -174,13 +270,14 @@ def check_groups(groups: npt.ArrayLike | None, n_rows: int) -> AnyArray | None:
     """
     if groups is None:
         return None
-    labels = np.asarray(groups)
+    with explained("groups must be one label per row", "Pass the groups that from_trajectories returns, or None."):
+        labels = np.asarray(groups)
     if labels.shape != (n_rows,):
         raise ValueError(
             f"groups must have one label per row, shape ({n_rows},); got shape {labels.shape}. Pass the "
             "groups that from_trajectories returns, or None."
         )
-    if any(label is None for label in labels) if labels.dtype == object else (labels != labels).any():
+    if any(_is_missing(label) for label in labels) if labels.dtype == object else (labels != labels).any():
         raise ValueError(
             "groups must have a label in every row; got missing labels. Fill them with a label of their own."
         )
@@ -192,6 +289,11 @@ def check_groups(groups: npt.ArrayLike | None, n_rows: int) -> AnyArray | None:
             f"groups must be labels of one kind, numbers or strings; got {kinds}. Convert them to one type."
         ) from error
     return labels
+
+
+def _is_missing(label: object) -> bool:
+    """Tell whether a label is None or NaN."""
+    return label is None or (isinstance(label, float) and label != label)
 
 
 def check_rows_left(kept: BoolArray) -> None:

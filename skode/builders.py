@@ -22,6 +22,7 @@ from skode._reading import (
 )
 from skode._segments import MissingStart, Questions, Start, ask
 from skode._typing import FloatArray, IntArray
+from skode._validation import as_numbers
 
 
 class Dataset(NamedTuple):
@@ -259,7 +260,12 @@ def make_questions(x0: Any, t: Any, inputs: Any = None, *, velocities: Any = Non
     [[0.0, 1.0, 2.0, 9.0], [0.5, 1.0, 2.0, 9.0]]
     """
     names = column_names(x0)
-    initial = np.atleast_2d(np.asarray(x0, dtype=np.float64))
+    initial = np.atleast_2d(as_numbers(x0, "x0"))
+    if initial.ndim != 2:
+        raise ValueError(
+            f"x0 must have shape (n_trajectories, d) or (d,); got shape {initial.shape}. Pass one row per "
+            "initial state."
+        )
     n, d = initial.shape
     if not isinstance(t, (list, tuple)) and np.ndim(t) == 0:
         t = [t]
@@ -267,7 +273,7 @@ def make_questions(x0: Any, t: Any, inputs: Any = None, *, velocities: Any = Non
     repeats = [len(clock) for clock in clocks]
 
     def rows(table: Any, width: int | None, what: str) -> FloatArray:
-        array = np.asarray(table, dtype=np.float64)
+        array = np.atleast_1d(as_numbers(table, what))
         array = np.broadcast_to(array, (n, array.shape[-1])) if array.ndim == 1 else array
         if array.ndim != 2 or len(array) != n or (width is not None and array.shape[1] != width):
             expected = f"({n}, {'m' if width is None else width})"

@@ -25,12 +25,16 @@ from skode._steady import SteadyStates, check_steady
 from skode._trajectories import as_trajectories
 from skode._typing import FloatArray
 from skode._validation import (
+    BUILDER,
+    as_numbers,
     check_dynamics,
     check_groups,
     check_not_raw,
     check_not_times,
+    check_questions,
     check_targets,
     check_weights,
+    explained,
     warn_backwards,
 )
 from skode.builders import make_questions
@@ -77,8 +81,13 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         elsewhere. "unit" is the published code's choice and cannot express a graph.
     hidden_layer_sizes : int, sequence of int or None, default=None
         Widths of the hidden layers; None is (16,) per target and (64, 64) for a network that all share.
-    activation : {"tanh", "elu", "relu", "silu", "softplus"}, default="tanh"
-        Bounded by default, so that forecasts far from the data stay tame.
+    activation : {"tanh", "silu", "elu", "relu", "softplus"}, default="tanh"
+        Elementwise nonlinearity; the default is bounded, so that forecasts far from the data stay tame.
+    n_bilinear : int or "auto", default="auto"
+        Products of two linear forms per target, beside the network: exact for quadratic laws (chemistry, fluids,
+        ecology), and prone to run away outside the data elsewhere. With "auto" the refit tries every target of a
+        per-target field with none and with four, on the same support, and keeps the four where held-out rows
+        improve by more than two standard errors. A positive number needs ``field="per_target"``.
     order : {1, 2}, default=1
         2 fits d2q/dt2 = f(q, dq/dt, u, t); y holds positions.
     time_dependent : bool, default=False
@@ -99,8 +108,12 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         Optimiser iterations over all stages.
     learning_rate : float, default=0.01
         Peak step of Adam, which falls along a cosine in every stage.
+    weight_decay : float, default=1e-3
+        Price of the sum of squared weights of each target, in units of its data loss. It keeps networks smooth
+        where data are few.
     tol : float, default=1e-3
-        A stage has converged if its loss changed by less than this share of its initial loss over the last tenth.
+        Training has converged if over the last tenth of the pressed and refitted stages the loss changed by less
+        than this share of the loss of the model that predicts no change.
     refit : bool, default=True
         Whether the support is refitted without penalty. False keeps the shrunken weights.
     device : str, default="auto"
@@ -159,6 +172,7 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         gates: str | None = None,
         hidden_layer_sizes: int | Sequence[int] | None = None,
         activation: str = "tanh",
+        n_bilinear: int | str = "auto",
         order: int = 1,
         time_dependent: bool = False,
         time_origin: str = "zero",
@@ -168,6 +182,7 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         training: str = "staged",
         max_iter: int = 2000,
         learning_rate: float = 0.01,
+        weight_decay: float = 1e-3,
         tol: float = 1e-3,
         refit: bool = True,
         device: str = "auto",
@@ -181,6 +196,7 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         self.gates = gates
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.n_bilinear = n_bilinear
         self.order = order
         self.time_dependent = time_dependent
         self.time_origin = time_origin
@@ -190,6 +206,7 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         self.training = training
         self.max_iter = max_iter
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.tol = tol
         self.refit = refit
         self.device = device
@@ -239,19 +256,20 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         check_not_raw(X)
         if y is None:
             raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None. "
-                "Build X and y with from_trajectories."
+                f"y must be the states at the times in X; got None: {type(self).__name__} requires y to be passed, "
+                "but the target y is None. Build X and y with from_trajectories."
             )
         y_names = _column_names(y)
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        y = check_array(
-            y,
-            ensure_2d=False,
-            dtype=np.float64,
-            ensure_all_finite="allow-nan",
-            input_name="y",
-            estimator=self,
-        )
+        X = self._table(X, BUILDER, ensure_min_samples=2)
+        with explained("y must be a table of numbers, one row per row of X and one column per state", BUILDER):
+            y = check_array(
+                y,
+                ensure_2d=False,
+                dtype=np.float64,
+                ensure_all_finite=False,
+                input_name="y",
+                estimator=self,
+            )
         if len(y) != len(X):
             raise ValueError(
                 f"X and y must have the same number of rows; got {len(X)} and {len(y)}: inconsistent numbers of "
@@ -261,8 +279,8 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         y = y[:, None] if y.ndim == 1 else y
         weights = check_weights(sample_weight, len(X))
         labels = check_groups(groups, len(X))
-        check_not_times(X, y)
         check_targets(y, sample_weight=weights, names=y_names)
+        check_not_times(X, y)
         layout = self._layout_of(X.shape[1], y.shape[1])
         specification.penalty.check(make_field(specification, layout.n_states, layout.n_inputs))
         x_names = [str(name) for name in getattr(self, "feature_names_in_", [])] or None
@@ -278,6 +296,13 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         batch = Batch.single(float(self.alpha), seed)
         (fitted,) = fit_batch(trajectories, specification, batch, steady)
         return self._keep(fitted, layout, alignment, names.states, names.inputs)
+
+    def _table(self, X: Any, remedy: str, **options: Any) -> FloatArray:
+        """Validate X as scikit-learn does; every refusal says what must hold and what to do."""
+        with explained("X must be a table of numbers, one row per question [ t | x0 | u ], as in fit", remedy):
+            table: FloatArray = validate_data(self, X, dtype=np.float64, ensure_all_finite=False, **options)
+        check_questions(table, names=getattr(self, "feature_names_in_", None))
+        return table
 
     def _layout_of(self, n_columns: int, n_states: int) -> Layout:
         return Layout.infer(
@@ -347,7 +372,7 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
             Once, with the rows that are held and the earliest time at which it happened.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = self._table(X, "Build X with make_questions(x0, t), or as in fit.", reset=False)
         answers = self._answer(self._alignment.apply(X))
         states = answers.states[:, 0] if self._one_dimensional else answers.states
         return (states, answers.held.astype(np.int64)) if return_status else states
@@ -385,8 +410,12 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         layout = self._layout
-        start = np.atleast_2d(np.asarray(x0, dtype=np.float64))
-        X = np.asarray(make_questions(start, t, inputs), dtype=np.float64)
+        start, times = np.atleast_2d(as_numbers(x0, "x0")), as_numbers(t, "t")
+        if not times.size:
+            raise ValueError(
+                f"t must hold some times; got shape {times.shape}. Pass the elapsed times to simulate to."
+            )
+        X = np.asarray(make_questions(start, times, inputs), dtype=np.float64)
         if X.shape[1] != layout.n_columns and not layout.time_only:
             raise ValueError(
                 f"x0 and inputs must have {layout.n_columns - 1} columns together, as X has after t in fit; got "
@@ -441,14 +470,14 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
         self, states: npt.ArrayLike, inputs: npt.ArrayLike | None, t: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         d, m, order = self.n_states_, self.n_inputs_, self._layout.order
-        x = np.atleast_2d(np.asarray(states, dtype=np.float64))
+        x = np.atleast_2d(as_numbers(states, "states"))
         if x.ndim != 2 or x.shape[1] != d * order:
             raise ValueError(
                 f"states must have shape (n_samples, {d * order}); got {x.shape}. Give "
                 f"{'positions, then velocities' if order == 2 else 'one column per state'}."
             )
-        u = np.zeros((1, 0)) if inputs is None else np.atleast_2d(np.asarray(inputs, dtype=np.float64))
-        if u.shape[1] != m or u.shape[0] not in (1, len(x)):
+        u = np.zeros((1, 0)) if inputs is None else np.atleast_2d(as_numbers(inputs, "inputs"))
+        if u.ndim != 2 or u.shape[1] != m or u.shape[0] not in (1, len(x)):
             raise ValueError(
                 f"inputs must have shape ({len(x)}, {m}) or ({m},); got {'none' if inputs is None else u.shape}. "
                 "Give the inputs that were columns of X in fit."
@@ -458,7 +487,12 @@ class SparseNODERegressor(RegressorMixin, BaseEstimator):
                 f"t must be given exactly if time_dependent=True; got t={'None' if t is None else 'values'} and "
                 f"time_dependent={self._fitted.time_dependent}. {'Pass' if t is None else 'Leave out'} t."
             )
-        clock = np.broadcast_to(np.asarray(0.0 if t is None else t, dtype=np.float64), (len(x),))
+        clock = as_numbers(0.0 if t is None else t, "t")
+        if clock.shape not in [(), (1,), (len(x),)]:
+            raise ValueError(
+                f"t must be a number or have shape ({len(x)},); got shape {clock.shape}. Give one time per sample."
+            )
+        clock = np.broadcast_to(clock, (len(x),))
         return x, np.broadcast_to(u, (len(x), m)), clock
 
     def get_dependency_graph(self, threshold: float = 0.0, max_edges: int | None = None) -> nx.DiGraph[str]:

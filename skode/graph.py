@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 
 import networkx as nx
@@ -47,6 +48,8 @@ def build_graph(
 
     Raises
     ------
+    TypeError
+        If the threshold is no number.
     ValueError
         If the threshold is negative or ``max_edges`` is.
 
@@ -59,7 +62,9 @@ def build_graph(
     >>> sorted(g.edges(data="weight"))
     [('a', 'b', 0.2), ('b', 'a', 0.5)]
     """
-    if not threshold >= 0:
+    if not isinstance(threshold, numbers.Real):
+        raise TypeError(f"threshold must be a number >= 0; got {threshold!r}. Use 0.0 to keep every edge.")
+    if not float(threshold) >= 0:
         raise ValueError(f"threshold must be a number >= 0; got {threshold!r}. Use 0.0 to keep every edge.")
     if max_edges is not None and (not isinstance(max_edges, (int, np.integer)) or max_edges < 0):
         raise ValueError(f"max_edges must be None or an integer >= 0; got {max_edges!r}. Use None for no limit.")

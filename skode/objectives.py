@@ -66,10 +66,15 @@ def matching_loss(field: AbstractField, weights: Weights, rows: Rows, scale: tor
     -------
     tensor  # (model, target)
     """
+    error = matching_errors(field, weights, rows)
+    return error.sum(dim=1) / (rows.weights.sum(0).clamp_min(1e-30) * scale)
+
+
+def matching_errors(field: AbstractField, weights: Weights, rows: Rows) -> torch.Tensor:
+    """Weighted squared error of the mean slope of every interval.  # (model, interval, target)"""
     slopes = field(weights, rows.sources.flatten(0, 1).unsqueeze(0))  # (model, interval * node, target)
     mean = 0.5 * (slopes[:, 0::2] + slopes[:, 1::2])
-    error = rows.weights * (rows.slopes - mean) ** 2
-    return error.sum(dim=1) / (rows.weights.sum(0).clamp_min(1e-30) * scale)
+    return rows.weights * (rows.slopes - mean) ** 2
 
 
 def window_scale(windows: Windows, floor: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,8 @@ class Stage:
         Learning rate relative to the estimator's.
     frozen : bool
         Whether the support is frozen to the non-zeros that earlier stages left, and the penalty is off.
+    widens : bool
+        Whether targets may get bilinear units in this stage, if held-out rows favour them.
     settles : bool
         Whether the fit only counts as converged if this stage did.
     """
@@ -40,6 +42,7 @@ class Stage:
     most: float = float("inf")
     rate: float = 1.0
     frozen: bool = False
+    widens: bool = False
     settles: bool = False
 
 
@@ -47,8 +50,8 @@ STAGED: tuple[Stage, ...] = (
     Stage("warm", "match", 0.10),
     Stage("pilot", "match", 0.25, press="uniform", most=0.05),
     Stage("press", "match", 0.30, press="adaptive", settles=True),
-    Stage("refit", "match", 0.25, frozen=True, settles=True),
-    Stage("finish", "windows", 0.10, rate=0.3, frozen=True),
+    Stage("refit", "match", 0.30, frozen=True, widens=True, settles=True),
+    Stage("finish", "windows", 0.05, rate=0.3, frozen=True),
 )
 """Match in integral form, press twice, cut, refit on the support, finish through the solver."""
 

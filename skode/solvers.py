@@ -82,6 +82,7 @@ def prox_adam(
     betas: tuple[float, float] = (0.9, 0.99),
     final_fraction: float = 0.02,
     tol: float = 1e-3,
+    unit: float | None = None,
     n_checks: int = 20,
     max_failures: int = 8,
 ) -> Solved:
@@ -109,8 +110,10 @@ def prox_adam(
     final_fraction : float
         Share of the learning rate left at the end.
     tol : float
-        A model has converged if the mean loss of the last tenth of the checks is within ``tol`` (relative to
-        the loss drop so far plus its level) of the tenth before.
+        A model has converged if the mean loss of the last tenth of the checks is within ``tol * unit`` of that
+        of the tenth before.
+    unit : float, optional
+        What losses are measured by; by default a model's own first loss.
     n_checks : int
         Number of recorded losses.
     max_failures : int
@@ -189,17 +192,17 @@ def prox_adam(
     return Solved(
         params={name: view.clone() for name, view in flat.views(final).items()},
         losses=history,
-        converged=_converged(history, tol) & ~failed,
+        converged=_converged(history, tol, unit) & ~failed,
         failed=failed,
         n_iter=n_iter,
     )
 
 
-def _converged(history: torch.Tensor, tol: float) -> torch.Tensor:
-    """Compare the last tenth of the recorded losses with the tenth before, relative to the first loss."""
+def _converged(history: torch.Tensor, tol: float, unit: float | None) -> torch.Tensor:
+    """Compare the last tenth of the recorded losses with the tenth before."""
     width = max(1, history.shape[0] // 10)
     if history.shape[0] < 2 * width:
         return torch.zeros(history.shape[1], dtype=torch.bool, device=history.device)
     late, before = history[-width:].mean(0), history[-2 * width : -width].mean(0)
-    scale = history[0].abs().clamp_min(before.abs())
+    scale = history[0].abs() if unit is None else torch.full_like(before, unit)
     return (late - before).abs() <= tol * scale + torch.finfo(history.dtype).eps

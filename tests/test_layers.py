@@ -82,10 +82,12 @@ ALLOWED: dict[str, set[str]] = {
     "skode.graph": TYPES,
     "skode.metrics": TYPES,
     # the top: scikit-learn's machinery
-    "skode._parameters": TYPES | PARTS | {"skode._fit", "skode._layout"},
+    "skode._parameters": TYPES | PARTS | {"skode._fit", "skode._layout", "skode._validation"},
     "skode.scoring": TYPES | {"skode.metrics"},
     "skode.model_selection": FIT | TOOLS | {"skode.estimators", "skode.scoring"},
-    "skode.estimators": FIT | TOOLS | {"skode.builders"},
+    "skode.exceptions": set(),
+    "skode._questions": FIT,
+    "skode.estimators": FIT | TOOLS | {"skode._questions", "skode.builders", "skode.exceptions"},
     "skode": {"skode"},
 }
 
