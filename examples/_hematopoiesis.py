@@ -116,9 +116,7 @@ def ridge_forecasts(train: list[Lineage], test: list[Lineage], penalty: float = 
     grid = np.linspace(0, 1, N_BINS + 1)
     flags = np.eye(len(train))
     paths = [lineage.smooth(grid) for lineage in train]
-    before = np.vstack(
-        [np.column_stack([p[:-1], np.tile(u, (N_BINS, 1))]) for p, u in zip(paths, flags, strict=True)]
-    )
+    before = np.vstack([np.column_stack([p[:-1], np.tile(u, (N_BINS, 1))]) for p, u in zip(paths, flags, strict=True)])
     model = Ridge(alpha=penalty).fit(before, np.vstack([np.diff(path, axis=0) for path in paths]))
     forecasts = []
     for lineage, flag in zip(test, flags, strict=True):

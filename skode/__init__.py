@@ -5,7 +5,7 @@ from skode._steady import SteadyStates
 from skode.builders import from_frame, from_trajectories, make_questions
 from skode.estimators import SparseNODERegressor
 from skode.exceptions import DivergedPredictionWarning
-from skode.model_selection import ForecastSplit
+from skode.model_selection import ForecastSplit, SparseNODERegressorCV
 from skode.penalties import (
     L0,
     L1,
@@ -29,6 +29,7 @@ __all__ = [
     "NoPenalty",
     "PathReg",
     "SparseNODERegressor",
+    "SparseNODERegressorCV",
     "SteadyStates",
     "__version__",
     "datasets",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -177,27 +177,15 @@ def fit_batch(
     field = make_field(spec, trajectories.n_states, trajectories.n_inputs)
     spec.penalty.check(field)
     dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
-    options = Options(
-        recipe=recipe_of(spec),
-        max_iter=spec.max_iter,
-        learning_rate=spec.learning_rate,
-        tol=spec.tol,
-        weight_decay=spec.weight_decay,
-        widen=spec.widen,
-        method=spec.method,
-        window=WINDOW,
-        initial_exact=spec.initial_exact,
-        device=spec.device,
-        dtype=spec.dtype,
-        report=spec.report,
-    )
-    problem = build_problem(
-        prepared, window=WINDOW, refine_start=not spec.initial_exact, dtype=spec.dtype, device=spec.device
-    )
-    trained = train(dynamics, spec.penalty, problem, batch, options)
-    dynamics = replace(dynamics, field=trained.field)
-    head = fit_start_velocity(prepared) if spec.order == 2 and spec.velocity_inferred else None
-    return [_fitted(model, trained, prepared, problem, dynamics, spec, head) for model in range(batch.n_models)]
+    problem = problem_of(spec, prepared)
+    trained = train(dynamics, spec.penalty, problem, batch, options_of(spec, recipe_of(spec)))
+    head = start_velocity_of(spec, prepared)
+    return [fitted_model(model, trained, prepared, problem, spec, head) for model in range(batch.n_models)]
+
+
+def start_velocity_of(spec: Specification, prepared: Prepared) -> StartVelocity | None:
+    """The map from positions to initial velocities, where one is needed."""
+    return fit_start_velocity(prepared) if spec.velocity_inferred else None
 
 
 def make_field(spec: Specification, n_states: int, n_inputs: int) -> AbstractField:
@@ -223,15 +211,41 @@ def recipe_of(spec: Specification) -> tuple[Stage, ...]:
     return recipe if spec.refit else tuple(stage for stage in recipe if not stage.frozen)
 
 
-def _fitted(
+def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
+    """What the stages need to know of a specification."""
+    return Options(
+        recipe=recipe,
+        max_iter=spec.max_iter,
+        learning_rate=spec.learning_rate,
+        tol=spec.tol,
+        weight_decay=spec.weight_decay,
+        widen=spec.widen,
+        method=spec.method,
+        window=WINDOW,
+        initial_exact=spec.initial_exact,
+        device=spec.device,
+        dtype=spec.dtype,
+        report=spec.report,
+    )
+
+
+def problem_of(spec: Specification, prepared: Prepared) -> Problem:
+    """Prepared data as tensors, where and how a specification wants them."""
+    return build_problem(
+        prepared, window=WINDOW, refine_start=not spec.initial_exact, dtype=spec.dtype, device=spec.device
+    )
+
+
+def fitted_model(
     model: int,
     trained: Trained,
     prepared: Prepared,
     problem: Problem,
-    dynamics: Dynamics,
     spec: Specification,
     head: StartVelocity | None,
 ) -> Fitted:
+    """One model of a trained batch, as numpy arrays and plain data."""
+    dynamics = Dynamics(trained.field, prepared.scales, spec.time_dependent)
     weights = {name: value[model : model + 1].double() for name, value in trained.weights.items()}
     dependencies = _dependencies(dynamics.field, weights, trained.pilot[model], prepared, problem)
     failed = any(bool(report.failed[model]) for report in trained.history.values())
@@ -314,10 +328,10 @@ def _largest_source(field: AbstractField, rms: torch.Tensor) -> torch.Tensor:
 
 
 def _box(scales: Scales) -> FloatArray:
-    """Edges of the training box widened tenfold, in standard units.  # (2, s)"""
+    """Edges of the training box widened tenfold, in standard units; none for constant states.  # (2, s)"""
     centre, half = 0.5 * (scales.low + scales.high), 0.5 * (scales.high - scales.low)
-    half = np.maximum(half, 1.0)
-    return np.stack([centre - BOX * half, centre + BOX * half])
+    reach = np.where(np.tile(scales.moving, scales.order), BOX * np.maximum(half, 1.0), np.inf)
+    return np.stack([centre - reach, centre + reach])
 
 
 def _choose_step(dynamics: Dynamics, weights: Weights, problem: Problem) -> float:

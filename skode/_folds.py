@@ -14,7 +14,7 @@ class Folds(NamedTuple):
     """Training and test parts of the inner cross-validation."""
 
     parts: list[tuple[Trajectories, Trajectories]]
-    kind: str  # "groups" or "blocks"
+    kind: str  # "groups", "blocks" or "rows"
 
 
 def make_folds(trajectories: Trajectories, n_folds: int) -> Folds:

@@ -71,9 +71,7 @@ def specify(parameters: dict[str, Any]) -> Specification:
             "time_origin='input' must go with time_dependent=True; got time_dependent=False. "
             "Set time_dependent=True, or leave time_origin at 'zero'."
         )
-    with explained(
-        "random_state must be an integer >= 0, a RandomState or None", "Use random_state=0, for example."
-    ):
+    with explained("random_state must be an integer >= 0, a RandomState or None", "Use random_state=0, for example."):
         check_random_state(p["random_state"])
     penalty = resolve_penalty(p["penalty"], p["gates"])
     return Specification(

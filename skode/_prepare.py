@@ -92,7 +92,12 @@ class Prepared:
 
 
 def prepare(
-    trajectories: Trajectories, *, order: int, time_dependent: bool, steady: SteadyRows | None = None
+    trajectories: Trajectories,
+    *,
+    order: int,
+    time_dependent: bool,
+    steady: SteadyRows | None = None,
+    scales: Scales | None = None,
 ) -> Prepared:
     """Smooth, find constant states, standardise, and cut every trajectory into interval rows.
 
@@ -108,6 +113,8 @@ def prepare(
     time_dependent : bool
     steady : SteadyRows, optional
         Each becomes an interval row with slope zero and the weight of a mean interval.
+    scales : Scales, optional
+        Units of other data, for a test part; by default they are found here.
 
     Returns
     -------
@@ -118,7 +125,8 @@ def prepare(
     smoothed = smooth([r[0] for r in raw], [r[1] for r in raw], [r[2] for r in raw])
     paths, slopes_at_knots = _paths(smoothed.knots, smoothed.states, trajectories.velocity, order)
     weights = _knot_weights(raw, smoothed.knots)
-    scales = _scales(trajectories, smoothed.knots, paths, slopes_at_knots, weights, smoothed.moves)
+    if scales is None:
+        scales = _scales(trajectories, smoothed.knots, paths, slopes_at_knots, weights, smoothed.moves)
     inputs = scales.standard_inputs(trajectories.inputs)
     origin = scales.standard_clock(trajectories.origin)
     courses, rows = [], []
@@ -252,9 +260,7 @@ def _paths(
     return paths, slopes
 
 
-def _knot_weights(
-    raw: list[tuple[FloatArray, FloatArray, FloatArray]], knots: list[FloatArray]
-) -> list[FloatArray]:
+def _knot_weights(raw: list[tuple[FloatArray, FloatArray, FloatArray]], knots: list[FloatArray]) -> list[FloatArray]:
     """Observation weight at every knot and variable; a missing value counts as a tenth of an observation."""
     out = []
     for (times, states, weights), at in zip(raw, knots, strict=True):

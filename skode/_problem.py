@@ -31,6 +31,7 @@ class Problem(NamedTuple):
     matching: torch.Tensor  # (target,) zero-model loss of interval rows
     shooting: torch.Tensor  # (target,) zero-model loss of windows
     whole: torch.Tensor  # (target,) zero-model loss of whole trajectories
+    every_row: Rows  # training and held-out rows
 
 
 def build_problem(
@@ -66,7 +67,7 @@ def build_problem(
     window_held = held[[first_row[piece.trajectory] + piece.start for piece in pieces]]
     apart = torch.as_tensor(window_held, device=device)
     windows = _windows(prepared, pieces, like)
-    trajectories = _windows(prepared, _whole_pieces(prepared), like)
+    trajectories = _windows(prepared, _whole_pieces(prepared, refine_start), like)
     some = bool(window_held.any()) and not bool(window_held.all())
     noise = tensor(prepared.noise, like) ** 2
     knots = prepared.knot_sources
@@ -83,6 +84,7 @@ def build_problem(
         matching=matching_scale(rows),
         shooting=window_scale(windows, noise),
         whole=window_scale(trajectories, noise),
+        every_row=rows,
     )
 
 
@@ -123,10 +125,10 @@ def _window_pieces(prepared: Prepared, length: int, refine_start: bool) -> list[
     return pieces
 
 
-def _whole_pieces(prepared: Prepared) -> list[_Piece]:
+def _whole_pieces(prepared: Prepared, refine_start: bool) -> list[_Piece]:
     """Whole trajectories, forwards and backwards from the given start."""
     return [
-        _Piece(k, course.given, np.arange(len(course.times)), True)
+        _Piece(k, course.given, np.arange(len(course.times)), not refine_start)
         for k, course in enumerate(prepared.courses)
         if len(course.times) > 1
     ]

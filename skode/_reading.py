@@ -26,9 +26,7 @@ def check_options(start: Start, missing_start: MissingStart) -> None:
             f'start must be "first", "each" or an integer of at least 1; got {start!r}. Pass one of these.'
         )
     if missing_start not in ("drop", "interpolate"):
-        raise ValueError(
-            f'missing_start must be "drop" or "interpolate"; got {missing_start!r}. Pass one of these.'
-        )
+        raise ValueError(f'missing_start must be "drop" or "interpolate"; got {missing_start!r}. Pass one of these.')
 
 
 def column_names(table: Any) -> list[str] | None:

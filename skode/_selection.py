@@ -1,4 +1,4 @@
-"""The path over strengths, and the choice of a support and a capacity for every target by cross-validation."""
+"""The path over strengths, and the choice of a support for every target by cross-validation."""
 
 from __future__ import annotations
 
@@ -10,84 +10,56 @@ import torch
 
 from skode._batch import Batch
 from skode._dynamics import Dynamics
-from skode._fit import Fitted, Specification, build_options, finish_fitted, make_field, recipe_of
-from skode._folds import Folds, make_folds
+from skode._fit import (
+    Fitted,
+    Specification,
+    fitted_model,
+    make_field,
+    options_of,
+    problem_of,
+    start_velocity_of,
+)
+from skode._folds import Folds
 from skode._prepare import prepare
-from skode._problem import Problem, build_problem
+from skode._problem import Problem
 from skode._steady import SteadyRows
-from skode._train import Trained, initial_weights, train
+from skode._train import Trained, train
 from skode._trajectories import Trajectories
-from skode._typing import FloatArray, IntArray, Weights
+from skode._typing import AnyArray, FloatArray, IntArray, Weights
 from skode.fields import AbstractField
 from skode.objectives import matching_loss
 from skode.penalties import NoPenalty
-from skode.recipe import Stage
+from skode.recipe import STAGED, Stage
 
 TOLERANCE = 0.02
 """A smaller support may lose this share of the best held-out loss on top of one standard error."""
 PILOT = 0.05
-"""Strength of the pilot stage, which ranks edges for the whole path."""
+"""Strength of the pilot stage, which ranks the edges for the whole path."""
+
+LARGE = 1e6
+"""Held-out loss of a refit that is not finite."""
 
 
 class Path(NamedTuple):
-    """Supports along the strengths."""
+    """What the penalty leaves at every strength."""
 
-    alphas: FloatArray  # (level,), falling
+    alphas: FloatArray  # (level,), falling: edges come in one after another
     trained: Trained
-    masks: Weights  # (level, ...), 1 where a weight may differ from zero
+    masks: Weights  # (level, ...), 1 where a weight is not zero
     n_edges: IntArray  # (level, target)
-
-
-class Losses(NamedTuple):
-    """Held-out losses of masked refits."""
-
-    values: FloatArray  # (fold, level, target)
 
 
 class Selected(NamedTuple):
     """What the cross-validated estimator keeps."""
 
     fitted: Fitted
-    path: list[Fitted]
-    alphas: FloatArray
-    level: IntArray  # (target,)
-    losses: FloatArray  # (capacity, fold, level, target)
-    n_bilinear: IntArray  # (target,)
-    alpha: float
+    path: list[Fitted]  # one per level, pressed but not refitted
+    alphas: FloatArray  # (level,)
+    level: IntArray  # (target,) chosen
+    losses: FloatArray  # (fold, level, target), held-out
+    n_edges: IntArray  # (level, target)
+    best_level: int  # the one level that would serve all targets best
     fold_kind: str
-
-
-def choose(losses: FloatArray, n_edges: IntArray, selection: str) -> int:
-    """Pick one level from held-out losses.
-
-    Parameters
-    ----------
-    losses : array (fold, level)
-    n_edges : array (level,)
-    selection : {"best", "one_se"}
-        The smallest mean loss; or the fewest edges among the levels whose mean paired difference to the best is
-        within one standard error plus 2 % of the best loss.
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> losses = np.array([[1.0, 0.5, 0.49], [1.0, 0.5, 0.51]])
-    >>> choose(losses, np.array([0, 2, 5]), "one_se"), choose(losses, np.array([0, 2, 5]), "best")
-    (1, 1)
-    """
-    mean = losses.mean(axis=0)
-    best = int(np.lexsort((n_edges, mean))[0])
-    if selection == "best":
-        return best
-    difference = losses - losses[:, best : best + 1]
-    error = difference.std(axis=0, ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else 0.0
-    close = difference.mean(axis=0) <= error + TOLERANCE * mean[best]
-    candidates = np.flatnonzero(close)
-    return int(candidates[np.lexsort((mean[candidates], n_edges[candidates]))[0]])
 
 
 def select(
@@ -95,20 +67,18 @@ def select(
     specification: Specification,
     *,
     alphas: FloatArray,
-    n_folds: int,
+    folds: Folds,
     selection: str | int,
-    capacities: tuple[int, ...],
     seed: int,
     steady: SteadyRows | None = None,
 ) -> Selected:
-    """Run the path, score every level by masked refits on folds, choose per target, and refit.
+    """Run the path, score every level by masked refits on folds, choose per target, refit.
 
-    1. On all data: warm up and pilot once, then press with every strength at once (one batch on the model axis).
-       The distinct supports along the path are the candidates.
-    2. On every fold: smooth, scale and refit every level under its frozen mask, for every capacity (number of
-       bilinear units); the held-out loss is kept per target, because targets share nothing on a per-target field.
-    3. Per target: the level by ``selection``; then the larger capacity only where it is better by more than one
-       standard error. Fields whose targets share weights choose one level for all.
+    1. On all data: warm up and pilot once, then press with every strength at once, one batch on the model axis.
+       The supports along the path are the candidates.
+    2. On every fold: smooth, scale and refit every level under its mask, without penalty; the held-out matching
+       loss is kept per target.
+    3. Choose a level for every target; a field whose targets share weights gets one level for all.
     4. Refit the combination on all data, and finish through the solver.
 
     Parameters
@@ -116,11 +86,9 @@ def select(
     trajectories : Trajectories
     specification : Specification
     alphas : array (level,)
-    n_folds : int
+    folds : Folds
     selection : {"one_se", "best"} or int
-        An integer asks for about that many edges: the level of the path with the nearest number, for all targets.
-    capacities : tuple of int
-        Numbers of bilinear units to try, the smallest first.
+        An integer asks for that many edges in all: the level of the path whose number is nearest.
     seed : int
     steady : SteadyRows, optional
         Used in every fold.
@@ -131,10 +99,135 @@ def select(
     """
     spec = specification
     prepared = prepare(trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=steady)
-    base = make_field(replace(spec, n_bilinear=0), trajectories.n_states, trajectories.n_inputs)
-    spec.penalty.check(base)
-    dynamics = Dynamics(base, prepared.scales, spec.time_dependent)
-    problem = build_problem(
-        prepared, window=WINDOW, refine_start=not spec.initial_exact, dtype=spec.dtype, device=spec.device
+    field = make_field(spec, trajectories.n_states, trajectories.n_inputs)
+    spec.penalty.check(field)
+    dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
+    problem = problem_of(spec, prepared)
+    path = run_path(dynamics, problem, spec, np.sort(alphas)[::-1].copy(), seed)
+    losses = np.stack(
+        [_fold_losses(train_part, test_part, path, field, spec, seed, steady) for train_part, test_part in folds.parts]
     )
-    path = run_path(dynamics, problem, spec, alphas, seed)
+    moving = prepared.scales.moving
+    total = np.where(moving, losses, 0.0)
+    best = choose(total.sum(-1), path.n_edges.sum(-1), "one_se" if isinstance(selection, int) else selection)
+    if isinstance(selection, int):
+        best = int(np.argmin(np.abs(path.n_edges.sum(-1) - selection)))
+        level = np.full(field.n_targets, best)
+    elif field.per_target:
+        level = np.array([choose(total[..., i], path.n_edges[:, i], selection) for i in range(field.n_targets)])
+    else:
+        level = np.full(field.n_targets, best)
+    mask = _combine(path.masks, level, per_target=field.per_target)
+    stages = tuple(stage for stage in STAGED if stage.frozen)
+    refitted = train(dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, stages), frozen=mask)
+    refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
+    head = start_velocity_of(spec, prepared)
+    fitted = fitted_model(0, refitted, prepared, problem, spec, head)
+    levels = [fitted_model(k, path.trained, prepared, problem, spec, head) for k in range(len(path.alphas))]
+    return Selected(fitted, levels, path.alphas, level, losses, path.n_edges, best, folds.kind)
+
+
+def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: FloatArray, seed: int) -> Path:
+    """Pilot once, then press at every strength from there.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+    problem : Problem
+    spec : Specification
+    alphas : array (level,)
+    seed : int
+
+    Returns
+    -------
+    Path
+    """
+    early: tuple[Stage, ...] = tuple(stage for stage in STAGED if stage.press != "adaptive" and not stage.frozen)
+    press = tuple(stage for stage in STAGED if stage.press == "adaptive")
+    pilot = train(dynamics, spec.penalty, problem, Batch.single(PILOT, seed), options_of(spec, early))
+    n_levels = len(alphas)
+    start = {name: value.expand(n_levels, *value.shape[1:]).clone() for name, value in pilot.params.items()}
+    batch = Batch(alphas, np.full(n_levels, seed))
+    trained = train(dynamics, spec.penalty, problem, batch, options_of(spec, press), start=start)
+    trained = trained._replace(pilot=trained.pilot + pilot.pilot, alpha_max=pilot.alpha_max.expand(n_levels))
+    masks = {name: (value != 0).to(value.dtype) for name, value in trained.weights.items()}
+    paths = dynamics.field.by_variable(dynamics.field.paths(trained.weights))
+    n_edges = (paths > 0).sum(-1).cpu().numpy().astype(np.int64)
+    return Path(alphas, trained, masks, n_edges)
+
+
+def choose(losses: FloatArray, n_edges: IntArray, selection: str) -> int:
+    """Pick one level from held-out losses.
+
+    Parameters
+    ----------
+    losses : array (fold, level)
+    n_edges : array (level,)
+    selection : {"one_se", "best"}
+        The fewest edges among the levels whose mean paired difference to the best is within one standard error
+        plus 2 % of the best loss; or the best.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skode._selection import choose
+    >>> losses = np.array([[1.0, 0.50, 0.47], [1.0, 0.50, 0.52]])
+    >>> choose(losses, np.array([0, 2, 5]), "one_se"), choose(losses, np.array([0, 2, 5]), "best")
+    (1, 2)
+    """
+    mean = losses.mean(axis=0)
+    best = int(np.lexsort((n_edges, mean))[0])
+    if selection == "best":
+        return best
+    difference = losses - losses[:, best : best + 1]
+    error = difference.std(axis=0, ddof=1) / np.sqrt(len(losses))
+    candidates = np.flatnonzero(difference.mean(axis=0) <= error + TOLERANCE * mean[best])
+    return int(candidates[np.lexsort((mean[candidates], n_edges[candidates]))[0]])
+
+
+def _fold_losses(
+    train_part: Trajectories,
+    test_part: Trajectories,
+    path: Path,
+    field: AbstractField,
+    spec: Specification,
+    seed: int,
+    steady: SteadyRows | None,
+) -> FloatArray:
+    """Held-out matching loss of every level and target on one fold.  # (level, target)"""
+    settings: dict[str, Any] = {"order": spec.order, "time_dependent": spec.time_dependent}
+    prepared = prepare(train_part, **settings, steady=steady)
+    problem = problem_of(spec, prepared)._replace(held_rows=None, held_windows=None)
+    test = problem_of(spec, prepare(test_part, **settings, scales=prepared.scales))
+    stages = tuple(replace(stage, settles=False) for stage in STAGED if stage.name == "refit")
+    n_levels = len(path.alphas)
+    # One set of initial weights for all levels: differences between levels are then differences of supports.
+    batch = Batch(np.zeros(n_levels), np.full(n_levels, seed))
+    dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
+    trained = train(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=path.masks)
+    with torch.no_grad():
+        # Rows of the test part, those that were set aside inside it included.
+        rows = test.every_row
+        loss = matching_loss(field, trained.weights, rows, problem.matching)
+    losses: FloatArray = loss.double().cpu().numpy()
+    return np.nan_to_num(losses, nan=LARGE, posinf=LARGE)
+
+
+def _combine(masks: Weights, level: AnyArray, *, per_target: bool) -> Weights:
+    """The mask of every target from its own level.  # (1, ...)"""
+    index = torch.as_tensor(level)
+    if not per_target:
+        return {name: value[level[:1]] for name, value in masks.items()}
+    target = torch.arange(len(level))
+    return {name: value[index, target].unsqueeze(0) for name, value in masks.items()}
+
+
+def _ranking(path: Path, problem: Problem, field: AbstractField) -> torch.Tensor:
+    """Dense score: mean RMS Jacobian over the path, the pilot breaking ties.  # (1, target, variable)"""
+    jacobian = field.jacobian(path.trained.weights, problem.knots)
+    rms = field.by_variable(jacobian.square().mean(dim=1)).sqrt()
+    return rms.mean(dim=0, keepdim=True) + path.trained.pilot[:1] * 0.1

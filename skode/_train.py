@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from skode._batch import Batch
-from skode._capacity import can_widen, narrow, widen
+from skode._capacity import can_widen, narrow, widen, widened
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import FloatArray, Weights
-from skode.fields import AbstractField
+from skode.fields import AbstractField, PerTargetField
 from skode.integrate import double_step
 from skode.objectives import Rows, Windows, matching_loss, window_loss
 from skode.penalties import AbstractPenalty, NoPenalty
@@ -108,6 +108,8 @@ def train(
     weights = penalty.weights(field, params)
     if frozen is None:
         frozen = {name: torch.ones_like(value[:1]) for name, value in weights.items()}
+    else:
+        params = {name: value * frozen[name] if name in frozen else value for name, value in params.items()}
     alpha_max = critical_alpha(field, penalty, problem, weights)
     adaptive: torch.Tensor | None = None
     pilot = rms_jacobian(field, weights, problem)
@@ -123,8 +125,8 @@ def train(
             frozen = {name: (value != 0).to(value.dtype) for name, value in params.items()}
             penalty = NoPenalty()
         wide = None
-        if stage.widens and options.widen and can_widen(field, problem):
-            wide = widen(field, params, frozen, torch.Generator().manual_seed(int(batch.seeds[0])))
+        if stage.widens and options.widen and isinstance(field, PerTargetField) and can_widen(field, problem):
+            wide = widen(field, params, frozen, initial_weights(widened(field), batch, options))
             field, params, frozen = wide
             dynamics, alpha = replace(dynamics, field=field), torch.cat([alpha, alpha])
         losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)
@@ -136,6 +138,7 @@ def train(
             learning_rate=options.learning_rate * stage.rate,
             prox=losses.prox if stage.press != "none" else None,
             validate=losses.held_out if losses.can_validate else None,
+            rates=rate_of,
             tol=options.tol,
             unit=float(len(problem.moving)),
         )
@@ -308,6 +311,11 @@ def initial_weights(field: AbstractField, batch: Batch, options: Options) -> Wei
     return {name: torch.cat([draw[name] for draw in draws]) for name in draws[0]}
 
 
+def rate_of(name: str) -> float:
+    """Gates move ten times as fast as weights: log a must travel some four units to close."""
+    return 10.0 if name.endswith("log_alpha") else 1.0
+
+
 def squared_norm(field: AbstractField, params: Weights) -> torch.Tensor:
     """Sum of squares of all weight matrices; biases are free.  # (model,)"""
     names = dict.fromkeys((*field.chain, *field.entries))
@@ -318,13 +326,12 @@ def mask_of(field: AbstractField, frozen: Weights, support: torch.Tensor) -> Wei
     """Zero the columns of all first-layer tensors outside the support."""
     by_source = field.to_sources(support).unsqueeze(-2)
     return {
-        name: value * by_source.to(value.dtype) if name in field.entries else value
-        for name, value in frozen.items()
+        name: value * by_source.to(value.dtype) if name in field.entries else value for name, value in frozen.items()
     }
 
 
 def rms_jacobian(field: AbstractField, weights: Weights, problem: Problem) -> torch.Tensor:
-    """Root mean square over the data of the slope of every target by every variable.  # (model, target, variable)"""
+    """Root mean square over the data of every target's derivatives.  # (model, target, variable)"""
     jacobian = field.jacobian(weights, problem.knots)
     return field.by_variable(jacobian.square().mean(dim=1)).sqrt()
 
@@ -352,9 +359,7 @@ def empty_where(field: AbstractField, weights: Weights, empty: torch.Tensor) -> 
     return out
 
 
-def critical_alpha(
-    field: AbstractField, penalty: AbstractPenalty, problem: Problem, weights: Weights
-) -> torch.Tensor:
+def critical_alpha(field: AbstractField, penalty: AbstractPenalty, problem: Problem, weights: Weights) -> torch.Tensor:
     """Strength from which the field without edges, at its best constants, is a stationary point.  # (model,)
 
     It takes the gradient of the matching loss by the first-layer tensors at zero, the later layers being as they

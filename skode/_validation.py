@@ -126,8 +126,7 @@ def check_not_raw(X: object) -> None:
     n_axes = int(getattr(first, "ndim", 0)) + (first is not X)
     if n_axes >= 3:
         raise ValueError(
-            f"X must be a table with one row per question, [ t | x0 | u ]; got trajectories ({n_axes} "
-            f"axes). {BUILDER}"
+            f"X must be a table with one row per question, [ t | x0 | u ]; got trajectories ({n_axes} axes). {BUILDER}"
         )
 
 

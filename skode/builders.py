@@ -111,9 +111,7 @@ def from_trajectories(
     clocks = read_clocks(times, lengths)
     driven = read_inputs(inputs, lengths)
     moving = None if velocities is None else read_tables(velocities, "velocities")
-    if moving is not None and [table.shape for table in moving.tables] != [
-        table.shape for table in observed.tables
-    ]:
+    if moving is not None and [table.shape for table in moving.tables] != [table.shape for table in observed.tables]:
         raise ValueError(
             f"velocities must have the shapes of states; got {shapes(moving.tables)} for "
             f"{shapes(observed.tables)}. Pass one velocity per state and time."
@@ -193,9 +191,7 @@ def from_frame(
     check_options(start, missing_start)
     for name, columns in [("states", states), ("inputs", inputs), ("velocities", velocities)]:
         if isinstance(columns, str):
-            raise ValueError(
-                f"{name} must be a list of column names; got the string {columns!r}. Pass [{columns!r}]."
-            )
+            raise ValueError(f"{name} must be a list of column names; got the string {columns!r}. Pass [{columns!r}].")
     moving = None if velocities is None else list(velocities)
     if moving is not None and len(moving) != len(states):
         raise ValueError(
@@ -286,8 +282,7 @@ def make_questions(x0: Any, t: Any, inputs: Any = None, *, velocities: Any = Non
     clock = np.zeros(n) if start_time is None else np.asarray(start_time, dtype=np.float64)
     if clock.shape not in [(), (n,)]:
         raise ValueError(
-            f"start_time must be a number or have shape ({n},); got shape {clock.shape}. Pass one per "
-            "initial state."
+            f"start_time must be a number or have shape ({n},); got shape {clock.shape}. Pass one per initial state."
         )
     driven = np.empty((n, 0)) if inputs is None else inputs
     questions = Questions(

@@ -101,9 +101,7 @@ class ForecastScorer:
         return request
 
 
-def _neg_nrmse(
-    truth: FloatArray, answer: FloatArray, initial: FloatArray | None, weights: FloatArray | None
-) -> float:
+def _neg_nrmse(truth: FloatArray, answer: FloatArray, initial: FloatArray | None, weights: FloatArray | None) -> float:
     return -nrmse(truth, answer, sample_weight=weights)
 
 

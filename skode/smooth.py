@@ -31,9 +31,7 @@ class Smooth(NamedTuple):
     noise: FloatArray  # (d,) standard deviation of one observation of average weight; nan if it cannot be told
     dof: FloatArray  # (d,) equivalent parameters of the smooth, all trajectories together
     moves: BoolArray  # (d,) False: constant in every trajectory, up to noise
-    strengths: (
-        FloatArray  # (d,) chosen factor of the roughness penalty, in units of time cubed; nan if not smoothed
-    )
+    strengths: FloatArray  # (d,) chosen factor of the roughness penalty, in units of time cubed; nan if not smoothed
 
 
 class _Piece(NamedTuple):
@@ -178,9 +176,7 @@ def _merge(t: FloatArray, y: FloatArray, w: FloatArray) -> tuple[FloatArray, Flo
     mass = np.add.reduceat(w, first)
     share = w / np.repeat(mass, np.diff(np.append(first, len(t))))
     base_t, base_y = (np.repeat(a[first], np.diff(np.append(first, len(t))), axis=0) for a in (t, y))
-    merged_t = t[first] + np.add.reduceat(
-        share * (t - base_t), first
-    )  # differences: equal values stay exactly equal
+    merged_t = t[first] + np.add.reduceat(share * (t - base_t), first)  # differences: equal values stay exactly equal
     merged_y = y[first] + np.add.reduceat(share[:, None] * (y - base_y), first, axis=0)
     return merged_t, merged_y, mass
 

@@ -46,6 +46,12 @@ class Flat:
         """Concatenate tensors in the order of the names, giving (model, entry)."""
         return torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1)
 
+    def factors(self, rates: Callable[[str], float] | None) -> torch.Tensor:
+        """Relative learning rate of every entry.  # (entry,)"""
+        values = [1.0 if rates is None else rates(name) for name in self.names]
+        repeats = torch.tensor(self.sizes, device=self.vector.device)
+        return torch.tensor(values, dtype=self.vector.dtype, device=self.vector.device).repeat_interleave(repeats)
+
     def views(self, vector: torch.Tensor) -> Weights:
         """Named views into a (model, entry) tensor."""
         pieces = torch.split(vector, self.sizes, dim=1)
@@ -79,6 +85,7 @@ def prox_adam(
     learning_rate: float,
     prox: Prox | None = None,
     validate: Validate | None = None,
+    rates: Callable[[str], float] | None = None,
     betas: tuple[float, float] = (0.9, 0.99),
     final_fraction: float = 0.02,
     tol: float = 1e-3,
@@ -105,6 +112,8 @@ def prox_adam(
     validate : callable (params) -> tensor  # (model,), optional
         Held-out loss, asked at every check. If given, each model ends with the parameters of its best check,
         the start among them, instead of the last ones.
+    rates : callable (name) -> float, optional
+        Learning rate of a parameter relative to the others.
     betas : pair of float
         Decay of the first and second moment.
     final_fraction : float
@@ -147,6 +156,7 @@ def prox_adam(
     first, second = torch.zeros_like(vector), torch.zeros_like(vector)
     good = vector.detach().clone()
     rate_factor = torch.ones(n_models, 1, dtype=vector.dtype, device=vector.device)
+    relative = flat.factors(rates)
     failures = torch.zeros(n_models, dtype=torch.long, device=vector.device)
     every = max(1, n_iter // n_checks)
     recorded: list[torch.Tensor] = []
@@ -171,19 +181,16 @@ def prox_adam(
                 if best is not None and validate is not None:
                     best.offer(vector, validate(views))
             progress = iteration / max(1, n_iter - 1)
-            rate = learning_rate * (
-                final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
-            )
+            rate = learning_rate * (final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
             first.lerp_(gradient, 1 - betas[0])
             second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-            root = (second / (1 - betas[1] ** (iteration + 1))).sqrt_().add_(1e-8)
+            root = (second / (1 - betas[1] ** (iteration + 1))).sqrt_().add_(1e-8) / relative
             vector.sub_(first / root * (rate / (1 - betas[0] ** (iteration + 1))) * rate_factor)
             if prox is not None:
                 prox(views, flat.views(root / (rate * rate_factor.clamp_min(1e-12))))
     history = torch.stack(recorded)
-    failed = failures >= max_failures
     unsound = ~torch.isfinite(vector.detach()).all(dim=1)
-    failures[unsound] = max_failures
+    failed = (failures >= max_failures) | unsound | ~torch.isfinite(history).any(dim=0)
     final = torch.where(unsound[:, None], good, vector.detach())
     if best is not None and validate is not None:
         with torch.no_grad():
@@ -204,5 +211,5 @@ def _converged(history: torch.Tensor, tol: float, unit: float | None) -> torch.T
     if history.shape[0] < 2 * width:
         return torch.zeros(history.shape[1], dtype=torch.bool, device=history.device)
     late, before = history[-width:].mean(0), history[-2 * width : -width].mean(0)
-    scale = history[0].abs() if unit is None else torch.full_like(before, unit)
+    scale = history[0].abs().clamp_min(before.abs()) if unit is None else torch.full_like(before, unit)
     return (late - before).abs() <= tol * scale + torch.finfo(history.dtype).eps

@@ -111,9 +111,7 @@ FIT = [
     case("words in y", lambda: fit(y=changed(Y, (0, 1), "high")), "could not convert string to float"),
     case("complex X", lambda: fit(X=X + 1j), "Complex data not supported"),
     case("complex y", lambda: fit(y=Y + 1j), "Complex data not supported"),
-    case(
-        "dates as times", lambda: frame_fit(X=FRAMES.X.assign(t=pd.Timestamp("2020-01-01"))), "X must be", TypeError
-    ),
+    case("dates as times", lambda: frame_fit(X=FRAMES.X.assign(t=pd.Timestamp("2020-01-01"))), "X must be", TypeError),
     case("objects in X", lambda: fit(X=np.array([[{}, 1, 2]] * N, dtype=object)), "X must be", TypeError),
     case(
         "NaN in X",
@@ -234,9 +232,7 @@ FIT = [
     case("clamps of another shape", lambda: fit(steady_states=rest(ONES, [[True, False]])), r"got \(1, 2\)"),
     case("steady states with needless inputs", lambda: fit(steady_states=rest(ONES, None, ONES)), r"got \(4, 2\)"),
     case("steady states without inputs", lambda: frame_fit(steady_states=rest(ONES)), r"shape \(4, 1\)"),
-    case(
-        "missing steady input", lambda: frame_fit(steady_states=rest(ONES, None, [[np.nan]] * 4)), "inputs must be"
-    ),
+    case("missing steady input", lambda: frame_fit(steady_states=rest(ONES, None, [[np.nan]] * 4)), "inputs must be"),
     case(
         "steady states under a clock",
         lambda: fit(steady_states=rest(ONES), time_dependent=True),
@@ -260,12 +256,8 @@ ASK = [
     ),
     case("predict: no rows", lambda m, f: m.predict(X[:0]), r"0 sample\(s\)"),
     case("predict: words", lambda m, f: m.predict(changed(X, (0, 0), "soon")), "could not convert"),
-    case(
-        "predict: names in another order", lambda m, f: f.predict(FRAMES.X[COLUMNS[::-1]]), "feature names should"
-    ),
-    case(
-        "predict: other names", lambda m, f: f.predict(FRAMES.X.rename(columns={"u0": "v"})), "feature names should"
-    ),
+    case("predict: names in another order", lambda m, f: f.predict(FRAMES.X[COLUMNS[::-1]]), "feature names should"),
+    case("predict: other names", lambda m, f: f.predict(FRAMES.X.rename(columns={"u0": "v"})), "feature names should"),
     case("score: length", lambda m, f: m.score(X, Y[:-1]), "y_true"),
     case("score: width", lambda m, f: m.score(X, Y[:, :1]), "y_true"),
     case("score: inf", lambda m, f: m.score(X, changed(Y, (0, 0), np.inf)), "y_true"),
@@ -285,9 +277,7 @@ ASK = [
     case("simulate: no times", lambda m, f: m.simulate(X0, []), "t must"),
     case("simulate: needless inputs", lambda m, f: m.simulate(X0, T, [1.0]), "got 3"),
     case("simulate: no inputs", lambda m, f: f.simulate(X0, T), "got 2"),
-    case(
-        "simulate: inputs of other trajectories", lambda m, f: f.simulate(X0, T, np.ones((2, 1))), r"got \(2, 1\)"
-    ),
+    case("simulate: inputs of other trajectories", lambda m, f: f.simulate(X0, T, np.ones((2, 1))), r"got \(2, 1\)"),
     case("simulate: NaN in inputs", lambda m, f: f.simulate(X0, T, [np.nan]), "inputs .*finite"),
     case("slope: width", lambda m, f: m.predict_derivative(np.ones((4, 3))), r"got \(4, 3\)"),
     case("slope: three axes", lambda m, f: m.predict_derivative(np.ones((4, 2, 1))), r"got \(4, 2, 1\)"),
@@ -295,9 +285,7 @@ ASK = [
     case("slope: words", lambda m, f: m.predict_derivative([["a", "b"]]), "states must be numbers"),
     case("slope: no inputs", lambda m, f: f.predict_derivative(ONES), r"\(4, 1\) or \(1,\); got none"),
     case("slope: needless inputs", lambda m, f: m.predict_derivative(ONES, [1.0]), "inputs must"),
-    case(
-        "slope: inputs of other samples", lambda m, f: f.predict_derivative(ONES, np.ones((3, 1))), r"got \(3, 1\)"
-    ),
+    case("slope: inputs of other samples", lambda m, f: f.predict_derivative(ONES, np.ones((3, 1))), r"got \(3, 1\)"),
     case("slope: needless time", lambda m, f: m.predict_derivative(ONES, t=0.0), "time_dependent=False"),
     case("graph: negative threshold", lambda m, f: m.get_dependency_graph(-0.1), "got -0.1"),
     case("graph: threshold nan", lambda m, f: m.get_dependency_graph(np.nan), "got nan"),
@@ -311,9 +299,7 @@ BUILD = [
     case("no trajectories", lambda: from_trajectories([], []), "at least one trajectory"),
     case("lengths differ", lambda: from_trajectories(STATES, T[:-1]), "one entry per observation"),
     case("widths differ", lambda: from_trajectories([ONES, ONES[:, :1]], [T[:4]] * 2), "one d for all"),
-    case(
-        "names differ", lambda: from_trajectories([FRAMES.y, FRAMES.y[["fox", "prey"]]], [range(N)] * 2), "same col"
-    ),
+    case("names differ", lambda: from_trajectories([FRAMES.y, FRAMES.y[["fox", "prey"]]], [range(N)] * 2), "same col"),
     case("NaN in times", lambda: from_trajectories(STATES, changed(T, 0, np.nan)), "times must be finite"),
     case("unknown start", lambda: from_trajectories(STATES, T, start="last"), "got 'last'"),
     case("start zero", lambda: from_trajectories(STATES, T, start=0), "got 0"),

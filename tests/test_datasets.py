@@ -25,9 +25,7 @@ MAKERS: dict[str, Maker] = {
     "hill_sum_inputs": lambda **k: datasets.make_hill_network(
         6, **{"n_trajectories": 4, "n_times": 8, "n_inputs": 2, "combine": "sum", "decay_spread": 10.0, **k}
     ),
-    "independent_decays": lambda **k: datasets.make_independent_decays(
-        5, **{"n_trajectories": 4, "n_times": 8, **k}
-    ),
+    "independent_decays": lambda **k: datasets.make_independent_decays(5, **{"n_trajectories": 4, "n_times": 8, **k}),
     "dense_linear": lambda **k: datasets.make_dense_linear(4, **{"n_trajectories": 4, "n_times": 8, **k}),
     "oscillators": lambda **k: datasets.make_coupled_oscillators(
         5, **{"n_trajectories": 4, "n_times": 12, "cubic": 0.3, **k}
@@ -157,9 +155,7 @@ def test_systems_can_be_pickled(name: str) -> None:
     system = made(name)
     copy = pickle.loads(pickle.dumps(system))
     x = full_states(system)[0]
-    np.testing.assert_array_equal(
-        copy.slope(0.0, x, inputs_of(copy, 0)), system.slope(0.0, x, inputs_of(system, 0))
-    )
+    np.testing.assert_array_equal(copy.slope(0.0, x, inputs_of(copy, 0)), system.slope(0.0, x, inputs_of(system, 0)))
 
 
 @battery
@@ -273,9 +269,7 @@ def test_hill_network_has_the_edges_signs_and_bounds_it_promises(combine: str) -
     x = np.concatenate(system.clean_states)
     nudge = 1e-6 * np.eye(20)
     jacobian = (
-        ((system.slope(0.0, x[:, None] + nudge, None) - system.slope(0.0, x[:, None] - nudge, None)) / 2e-6)
-        .mean(0)
-        .T
+        ((system.slope(0.0, x[:, None] + nudge, None) - system.slope(0.0, x[:, None] - nudge, None)) / 2e-6).mean(0).T
     )
     np.testing.assert_array_equal(np.sign(jacobian[system.adjacency]), system.signs[system.adjacency])
     assert (x > 0).all() and (x < 0.05 + 2.0 ** (system.adjacency.sum(axis=1).max() - 1) + 0.5).all()
@@ -363,9 +357,7 @@ def test_hematopoiesis_prior_agrees_with_its_flags() -> None:
     ("subject", "sequences", "frames", "mean_error"),
     [("35", (16, 3, 4), 300, 35.1), ("09", (6, 2, 2), 120, 109.2)],
 )
-def test_mocap_is_what_its_card_says(
-    subject: str, sequences: tuple[int, ...], frames: int, mean_error: float
-) -> None:
+def test_mocap_is_what_its_card_says(subject: str, sequences: tuple[int, ...], frames: int, mean_error: float) -> None:
     data = datasets.load_mocap(subject)
     parts = (data.train, data.validation, data.test)
     assert [part.shape for part in parts] == [(n, frames, 50) for n in sequences]

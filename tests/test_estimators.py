@@ -46,9 +46,7 @@ def linear_data(n=8, times=TIMES, noise=0.0, matrix=A, seed=0):
 def solve(law, starts, times):
     """dx/dt = law(t, x) from each start."""
     span = (times[0], times[-1])
-    return np.stack(
-        [solve_ivp(law, span, x, t_eval=times, rtol=1e-9, atol=1e-10, method="DOP853").y.T for x in starts]
-    )
+    return np.stack([solve_ivp(law, span, x, t_eval=times, rtol=1e-9, atol=1e-10, method="DOP853").y.T for x in starts])
 
 
 def edges(estimator):
@@ -444,9 +442,7 @@ def test_thresholds_and_counts_keep_the_strongest_edges(linear):
     strongest = fitted.get_dependency_graph(max_edges=3)
     assert set(strongest.edges) == {edge[:2] for edge in by_weight[:3]}
     cut = by_weight[2][2]
-    assert set(fitted.get_dependency_graph(threshold=cut).edges) == {
-        edge[:2] for edge in by_weight if edge[2] > cut
-    }
+    assert set(fitted.get_dependency_graph(threshold=cut).edges) == {edge[:2] for edge in by_weight if edge[2] > cut}
     assert set(strongest.nodes) == set(whole.nodes)
     matrix = fitted.dependency_matrix_
     for source, target, weight in whole.edges(data="weight"):

@@ -65,9 +65,7 @@ def test_jacobian_equals_central_differences(field: AbstractField) -> None:
 
 def test_jacobian_of_one_set_of_points_serves_all_models(field: AbstractField) -> None:
     weights = draw(field, n_models=3)
-    torch.testing.assert_close(
-        field.jacobian(weights, points()), field.jacobian(weights, points().expand(3, -1, -1))
-    )
+    torch.testing.assert_close(field.jacobian(weights, points()), field.jacobian(weights, points().expand(3, -1, -1)))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -271,9 +271,7 @@ def test_trace_holds_what_leaves_the_box_at_its_edge_and_says_when():
         assert traced.failed_at[0, 1].isnan() and traced.failed_at[0, 3] == 0.0
         assert traced.states[0, 1] == traced.states[0, 2] > 10.0
         assert traced.states[0, 7] == 30.0 and traced.states[0, 8] == 20.0
-        torch.testing.assert_close(
-            traced.states[0, [0, 3], 0], torch.tensor([1.0, -1 / 6]).double(), rtol=0, atol=1e-6
-        )
+        torch.testing.assert_close(traced.states[0, [0, 3], 0], torch.tensor([1.0, -1 / 6]).double(), rtol=0, atol=1e-6)
 
 
 def test_trace_of_one_model_does_not_depend_on_the_others():

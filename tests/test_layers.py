@@ -35,6 +35,7 @@ PARTS = {
     "skode._problem",
     "skode.fields",
     "skode.integrate",
+    "skode._capacity",
     "skode.objectives",
     "skode.penalties",
     "skode.recipe",
@@ -75,8 +76,11 @@ ALLOWED: dict[str, set[str]] = {
     "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
+    "skode._capacity": TYPES | {"skode._problem", "skode.fields", "skode.objectives"},
     "skode._train": TYPES | PARTS,
     "skode._fit": TYPES | PREPARED | PARTS | {"skode._train"},
+    "skode._folds": TYPES | {"skode._trajectories"},
+    "skode._selection": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._train"},
     # beside the road: numpy (and pandas where a user brings it), never the fitting code
     "skode.datasets": TYPES,
     "skode.graph": TYPES,
@@ -84,19 +88,28 @@ ALLOWED: dict[str, set[str]] = {
     # the top: scikit-learn's machinery
     "skode._parameters": TYPES | PARTS | {"skode._fit", "skode._layout", "skode._validation"},
     "skode.scoring": TYPES | {"skode.metrics"},
-    "skode.model_selection": FIT | TOOLS | {"skode.estimators", "skode.scoring"},
+    "skode._forecast_split": TYPES,
+    "skode.model_selection": FIT | {"skode._base", "skode._folds", "skode._forecast_split", "skode._selection"},
     "skode.exceptions": set(),
     "skode._questions": FIT,
-    "skode.estimators": FIT | TOOLS | {"skode._questions", "skode.builders", "skode.exceptions"},
+    "skode._base": FIT | TOOLS | {"skode._questions", "skode.builders", "skode.exceptions"},
+    "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
 }
 
 # Outside modules that only these may import. A model of scikit-learn is a tool like any other; what an
 # estimator or a search is made of belongs to the top.
-TOP = {"skode._parameters", "skode.estimators", "skode.model_selection", "skode.scoring"}
+TOP = {
+    "skode._base",
+    "skode._forecast_split",
+    "skode._parameters",
+    "skode.estimators",
+    "skode.model_selection",
+    "skode.scoring",
+}
 ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"skode.displays"},
-    "networkx": {"skode.graph", "skode.estimators"},
+    "networkx": {"skode.graph", "skode._base"},
     "sklearn.base": TOP,
     "sklearn.metrics": TOP,
     "sklearn.model_selection": TOP,

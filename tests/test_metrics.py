@@ -207,9 +207,7 @@ def test_weight_sparsity_counts_over_all_layers():
 
 def test_open_paths_equal_explicit_enumeration():
     rng = np.random.default_rng(0)
-    first, second, third = (
-        rng.normal(size=shape) * (rng.random(shape) < 0.4) for shape in [(5, 3), (4, 5), (2, 4)]
-    )
+    first, second, third = (rng.normal(size=shape) * (rng.random(shape) < 0.4) for shape in [(5, 3), (4, 5), (2, 4)])
     counted = np.zeros((2, 3))
     for target in range(2):
         for source in range(3):
@@ -327,9 +325,7 @@ def test_what_was_not_observed_cannot_change_a_score():
 
 def test_nrmse_squared_is_one_minus_r2():
     truth, answer, weight = random_forecast(4)
-    assert nrmse(truth, answer, sample_weight=weight) ** 2 == pytest.approx(
-        1 - r2(truth, answer, sample_weight=weight)
-    )
+    assert nrmse(truth, answer, sample_weight=weight) ** 2 == pytest.approx(1 - r2(truth, answer, sample_weight=weight))
 
 
 def test_nrmse_of_the_mean_is_one():
@@ -346,9 +342,7 @@ def test_nrmse_does_not_see_units():
 def test_a_variable_that_never_moves_is_left_out():
     truth, answer, _ = random_forecast(7)
     with_constant = np.column_stack([truth, np.full(len(truth), 0.1)])
-    assert nrmse(with_constant, np.column_stack([answer, np.zeros(len(truth))])) == pytest.approx(
-        nrmse(truth, answer)
-    )
+    assert nrmse(with_constant, np.column_stack([answer, np.zeros(len(truth))])) == pytest.approx(nrmse(truth, answer))
     assert np.isnan(nrmse([0.1, 0.1, 0.1], [0.0, 0.0, 0.0]))
 
 

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_validate
 
-from skode.model_selection import ForecastSplit
+from skode import ForecastSplit
 
 
 def trajectories(lengths=(10, 7, 4), seed=0):

@@ -288,9 +288,7 @@ def test_noise_is_reproducible_shared_by_models_and_moves_the_weights(
 
 
 @pytest.mark.parametrize(("penalty", "field"), GATED)
-def test_closing_all_gates_closes_all_paths_and_costs_nothing(
-    penalty: AbstractPenalty, field: AbstractField
-) -> None:
+def test_closing_all_gates_closes_all_paths_and_costs_nothing(penalty: AbstractPenalty, field: AbstractField) -> None:
     params = {
         name: torch.full_like(tensor, -60.0) if "log_alpha" in name else tensor
         for name, tensor in draw(penalty, field).items()
@@ -369,9 +367,7 @@ def test_l1_is_the_sum_over_all_paths_of_products_of_absolute_weights(field: Abs
     assert float(L1().value(field, params)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("penalty", "field"), [member for member in GATED if isinstance(member.values[0], PathReg)]
-)
+@pytest.mark.parametrize(("penalty", "field"), [member for member in GATED if isinstance(member.values[0], PathReg)])
 def test_open_share_is_the_mean_over_paths_of_products_of_open_probabilities(
     penalty: PathReg, field: AbstractField
 ) -> None:
@@ -456,9 +452,7 @@ def test_group_lasso_clips_later_layers_and_leaves_biases() -> None:
     field = FIELDS["per_target"][1]
     params = {name: 5 * tensor for name, tensor in draw(GroupLasso(), field).items()}
     pressed = copied(params)
-    GroupLasso(readout_bound=0.7).prox(
-        field, pressed, alpha=torch.zeros(1), metric=ones_like(params), adaptive=None
-    )
+    GroupLasso(readout_bound=0.7).prox(field, pressed, alpha=torch.zeros(1), metric=ones_like(params), adaptive=None)
     for name, tensor in params.items():
         expected = tensor.clamp(-0.7, 0.7) if name in field.chain[1:] else tensor
         assert torch.equal(pressed[name], expected)
@@ -485,9 +479,7 @@ def test_hierarchical_prox_minimises_its_own_objective(seed: int, n_targets: int
     for _ in range(6):
         start = rng.normal(size=found.size)
         start[n_targets:] *= M * np.linalg.norm(start[:n_targets]) / np.abs(start[n_targets:]).max()
-        solution = scipy.optimize.minimize(
-            objective, start, method="SLSQP", constraints={"type": "ineq", "fun": slack}
-        )
+        solution = scipy.optimize.minimize(objective, start, method="SLSQP", constraints={"type": "ineq", "fun": slack})
         if slack(solution.x).min() >= -1e-9:
             assert objective(found) <= solution.fun + 1e-6
 
@@ -558,9 +550,7 @@ def test_critical_alpha_is_where_the_first_edge_leaves_zero(penalty: AbstractPen
 
 
 @pytest.mark.parametrize(("penalty", "field"), [member for member in MEMBERS if member not in PROXIMAL])
-def test_critical_alpha_is_zero_alpha_without_a_proximal_map(
-    penalty: AbstractPenalty, field: AbstractField
-) -> None:
+def test_critical_alpha_is_zero_alpha_without_a_proximal_map(penalty: AbstractPenalty, field: AbstractField) -> None:
     gradient = {name: tensor for name, tensor in draw(penalty, field).items() if name in field.entries}
     assert penalty.critical_alpha(field, gradient).tolist() == [penalty.zero_alpha(field)]
 
@@ -656,8 +646,6 @@ def test_a_class_instead_of_an_object_raises() -> None:
         (L0, {"gates": "neuron"}),
     ],
 )
-def test_impossible_options_raise_in_three_parts(
-    cls: type[AbstractPenalty], options: dict[str, float | str]
-) -> None:
+def test_impossible_options_raise_in_three_parts(cls: type[AbstractPenalty], options: dict[str, float | str]) -> None:
     with pytest.raises(ValueError, match=r"must .*; got .*\. (Use|Leave) "):
         cls(**options)

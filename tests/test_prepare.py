@@ -243,9 +243,7 @@ def test_steady_states_of_second_order_systems_do_not_move():
     v = [np.cos(times + phase)[:, None] for phase in (0.0, 1.0)]
     steady = SteadyRows(np.array([[0.3]]), np.zeros((1, 1), bool), np.zeros((1, 0)))
     p = prepared(q, times, order=2, velocities=v, steady=steady)
-    assert np.allclose(
-        p.nodes[-1] * np.r_[p.scales.state_sd, p.scales.velocity_sd], [0.3 - p.scales.state_mean[0], 0]
-    )
+    assert np.allclose(p.nodes[-1] * np.r_[p.scales.state_sd, p.scales.velocity_sd], [0.3 - p.scales.state_mean[0], 0])
 
 
 def test_lengths_gaps_signs_and_repetitions_of_time():

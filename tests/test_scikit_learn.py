@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import subprocess
@@ -34,7 +35,6 @@ from skode import (
     LassoNet,
     PathReg,
     SparseNODERegressor,
-    estimators,
     from_trajectories,
     make_questions,
 )
@@ -86,20 +86,17 @@ def routing():
 
 @pytest.fixture
 def received(monkeypatch):
-    """Lengths of the weights and groups that reach fit in this process."""
+    """Weights and groups that reach fit in this process, one entry per fit."""
     found = {"weights": [], "groups": []}
-    check_weights, check_groups = estimators.check_weights, estimators.check_groups
+    fit = SparseNODERegressor.fit
 
-    def weights(sample_weight, n_rows):
-        found["weights"].append(None if sample_weight is None else np.array(sample_weight))
-        return check_weights(sample_weight, n_rows)
+    @functools.wraps(fit)  # keeps the signature, from which scikit-learn reads what may be routed
+    def recorded(self, X, y, sample_weight=None, groups=None, **options):
+        found["weights"].append(sample_weight)
+        found["groups"].append(groups)
+        return fit(self, X, y, sample_weight=sample_weight, groups=groups, **options)
 
-    def groups(labels, n_rows):
-        found["groups"].append(None if labels is None else np.array(labels))
-        return check_groups(labels, n_rows)
-
-    monkeypatch.setattr(estimators, "check_weights", weights)
-    monkeypatch.setattr(estimators, "check_groups", groups)
+    monkeypatch.setattr(SparseNODERegressor, "fit", recorded)
     return found
 
 
@@ -271,9 +268,7 @@ def test_rows_of_weight_zero_are_as_if_not_given(small, model):
         "pipeline": (make_pipeline("passthrough", quick()), "sparsenoderegressor__"),
     }
     estimator, prefix = wrapped[model]
-    weighted = clone(estimator).fit(
-        X, y, **{f"{prefix}sample_weight": used.astype(float), f"{prefix}groups": groups}
-    )
+    weighted = clone(estimator).fit(X, y, **{f"{prefix}sample_weight": used.astype(float), f"{prefix}groups": groups})
     without = clone(estimator).fit(X[used], y[used], **{f"{prefix}groups": groups[used]})
     np.testing.assert_allclose(weighted.predict(X), without.predict(X), rtol=1e-10)
 

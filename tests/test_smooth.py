@@ -89,9 +89,7 @@ def test_missing_entry_equals_missing_row():
     keep = [rng.random(30) > 0.3 for _ in times]
     holes = [np.where(k[:, None], y, np.nan) for k, y in zip(keep, values, strict=True)]
     one = smooth(times, holes)
-    other = smooth(
-        [t[k] for t, k in zip(times, keep, strict=True)], [y[k] for y, k in zip(values, keep, strict=True)]
-    )
+    other = smooth([t[k] for t, k in zip(times, keep, strict=True)], [y[k] for y, k in zip(values, keep, strict=True)])
     for a, b in zip(one.states + one.knots, other.states + other.knots, strict=True):
         np.testing.assert_array_equal(a, b)
     assert one.noise == other.noise

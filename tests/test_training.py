@@ -141,9 +141,7 @@ def test_order_and_repetition_of_rows_change_nothing():
     plain = model().fit(X, y, groups=groups)
     assert_same_fit(model().fit(X[shuffled], y[shuffled], groups=groups[shuffled]), plain, X)
     counts = 1 + (np.arange(len(X)) % 3 == 0)
-    repeated = model().fit(
-        np.repeat(X, counts, axis=0), np.repeat(y, counts, axis=0), groups=np.repeat(groups, counts)
-    )
+    repeated = model().fit(np.repeat(X, counts, axis=0), np.repeat(y, counts, axis=0), groups=np.repeat(groups, counts))
     weighted = model().fit(X, y, sample_weight=counts.astype(float), groups=groups)
     assert_same_fit(repeated, weighted, X)
 

@@ -3,8 +3,8 @@
     python examples/benchmarks/default_settings.py [--seeds 3]
 
 Prints, as mean and spread (max - min) over seeds: AUROC, AUPRC beside the prevalence, F1, number of edges, and the
-NRMSE of forecasts of held-out trajectories from their true starts, for the default estimator, the same without penalty,
-and the baselines.
+NRMSE of forecasts of held-out trajectories from their true starts, for the default estimator, the same without
+penalty, and the baselines.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ SYSTEMS = {
 }
 
 
-def row(
-    data: Split, scores: np.ndarray | None, matrix: np.ndarray | None, forecast: np.ndarray | None
-) -> list[float]:
+def row(data: Split, scores: np.ndarray | None, matrix: np.ndarray | None, forecast: np.ndarray | None) -> list[float]:
     """AUROC, AUPRC, F1, edges and NRMSE of one method; nan where it has no say."""
     truth, keep = data.system.adjacency, data.system.self_edges
     graph = graph_scores(truth, scores=scores, matrix=matrix, self_edges=keep)

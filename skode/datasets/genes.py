@@ -193,10 +193,6 @@ def _check_options(n_genes: int, n_edges: int, combine: str, repression: float) 
             "No gene regulates itself: ask for fewer edges or more genes."
         )
     if combine not in ("product", "sum"):
-        raise ValueError(
-            f"combine must be 'product' or 'sum'; got {combine!r}. Choose how regulators act together."
-        )
+        raise ValueError(f"combine must be 'product' or 'sum'; got {combine!r}. Choose how regulators act together.")
     if not 0 <= repression <= 1:
-        raise ValueError(
-            f"repression must be a probability in [0, 1]; got {repression}. Pass the share of repressors."
-        )
+        raise ValueError(f"repression must be a probability in [0, 1]; got {repression}. Pass the share of repressors.")

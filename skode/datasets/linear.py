@@ -78,9 +78,7 @@ def make_independent_decays(
     rates = draw_rates(n_variables, decay, decay_spread, streams.law)
     starts = streams.starts.uniform(-1.0, 1.0, size=(n_trajectories, n_variables))
     adjacency = np.eye(n_variables, dtype=np.bool_)
-    return simulate(
-        Linear(-np.diag(rates)), starts, sampling, streams, name="independent_decays", adjacency=adjacency
-    )
+    return simulate(Linear(-np.diag(rates)), starts, sampling, streams, name="independent_decays", adjacency=adjacency)
 
 
 def make_dense_linear(
@@ -140,9 +138,7 @@ def make_dense_linear(
     streams = open_streams(random_state)
     shape = (n_variables, n_variables)
     matrix = (
-        streams.law.choice([-1.0, 1.0], size=shape)
-        * streams.law.uniform(0.5, 1.5, size=shape)
-        / np.sqrt(n_variables)
+        streams.law.choice([-1.0, 1.0], size=shape) * streams.law.uniform(0.5, 1.5, size=shape) / np.sqrt(n_variables)
     )
     np.fill_diagonal(matrix, 0.0)
     matrix -= (np.linalg.eigvals(matrix).real.max() + margin) * np.eye(n_variables)

@@ -200,9 +200,7 @@ def make_pendulum_chain(
     adjacency: BoolArray = np.abs(place[:, None] - place) <= 1
     slope = PendulumChain(gravity, coupling, damping)
     names = tuple(f"q{i}" for i in range(n_variables))
-    return simulate(
-        slope, starts, sampling, streams, name="pendulum_chain", adjacency=adjacency, names=names, order=2
-    )
+    return simulate(slope, starts, sampling, streams, name="pendulum_chain", adjacency=adjacency, names=names, order=2)
 
 
 def _check_mechanics(coupling: float, damping: float, cubic: float) -> None:

@@ -253,6 +253,4 @@ def _read_csv(content: bytes) -> list[dict[str, str]]:
 
 def _check_choice(what: str, given: object, known: tuple[str, ...]) -> None:
     if given not in known:
-        raise ValueError(
-            f"{what} must be one of {', '.join(known)}; got {given!r}. Only these come with the package."
-        )
+        raise ValueError(f"{what} must be one of {', '.join(known)}; got {given!r}. Only these come with the package.")

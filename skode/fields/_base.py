@@ -74,9 +74,7 @@ class AbstractField(ABC):
         return max(self.variable_of_source) + 1
 
     @abstractmethod
-    def init(
-        self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device
-    ) -> Weights:
+    def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
         """Draw initial weights; every model of the batch starts from its own draw."""
 
     @abstractmethod
@@ -118,8 +116,7 @@ class AbstractField(ABC):
         z = z.expand(n_models, -1, -1).detach().clone().requires_grad_(True)
         slopes = self(weights, z)
         rows = [
-            torch.autograd.grad(slopes[..., target].sum(), z, retain_graph=True)[0]
-            for target in range(self.n_targets)
+            torch.autograd.grad(slopes[..., target].sum(), z, retain_graph=True)[0] for target in range(self.n_targets)
         ]
         return torch.stack(rows, dim=-2)
 

@@ -40,9 +40,7 @@ class PerTargetField(AbstractField):
     def entries(self) -> tuple[str, ...]:
         return ("W0", "K", "P", "R") if self.n_bilinear else ("W0", "K")
 
-    def init(
-        self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device
-    ) -> Weights:
+    def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
         widths = (self.n_sources, *self.hidden, 1)
         lead = (n_models, self.n_targets)
         weights: Weights = {}

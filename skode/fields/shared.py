@@ -40,9 +40,7 @@ class SharedField(AbstractField):
     def entries(self) -> tuple[str, ...]:
         return ("W0", "K") if self.linear_skip else ("W0",)
 
-    def init(
-        self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device
-    ) -> Weights:
+    def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
         widths = (self.n_sources, *self.hidden, self.n_targets)
         weights: Weights = {}
         for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):

@@ -93,9 +93,7 @@ def integrate(
             for i, trajectory in enumerate(active):
                 if method in FIXED:
                     options = {"step_size": float(span[i].abs()) / n_steps}
-                solved.append(
-                    _one(slope, x0, trajectory, wanted[i], clock[trajectory], method, rtol, atol, options)
-                )
+                solved.append(_one(slope, x0, trajectory, wanted[i], clock[trajectory], method, rtol, atol, options))
             part = torch.stack(solved, dim=1)
         part = torch.where(ahead[active][..., None], part, out[:, active])
         out = out.index_copy(1, active, part)

@@ -82,9 +82,7 @@ def trace(
     ([2.7183, 5.0, 0.3679], [[False, True, False]])
     """
     if not (step > 0.0 and math.isfinite(step)):
-        raise ValueError(
-            f"step must be positive and finite; got {step}. Give the length of a step in units of time."
-        )
+        raise ValueError(f"step must be positive and finite; got {step}. Give the length of a step in units of time.")
     clock = x0.new_zeros(x0.shape[1]) if origin is None else origin
     states = x0[:, trajectory]
     failed_at = x0.new_full(x0.shape[:2], torch.nan)
@@ -146,9 +144,7 @@ def _one_way(
     return Traced(torch.cat(answers, dim=1)[:, back], failed_at, torch.cat(held, dim=1)[:, back])
 
 
-def _walk(
-    slope: Slope, x: torch.Tensor, active: torch.Tensor, step: float, cells: range, clock: torch.Tensor
-) -> Nodes:
+def _walk(slope: Slope, x: torch.Tensor, active: torch.Tensor, step: float, cells: range, clock: torch.Tensor) -> Nodes:
     """Take the steps `cells` of the active trajectories, x (model, active, state)."""
     n_active = len(active)
     filling = torch.arange(-n_active % PADDING, device=x.device) % n_active

@@ -76,9 +76,7 @@ def observe(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | Non
     if np.isinf(truth).any():
         raise ValueError("y_true must not hold inf; got inf. Mark what was not observed by NaN.")
     if np.isnan(answer).any():
-        raise ValueError(
-            "y_pred must not hold NaN; got NaN. Replace a forecast that failed by inf, or by a fallback."
-        )
+        raise ValueError("y_pred must not hold NaN; got NaN. Replace a forecast that failed by inf, or by a fallback.")
     n_rows = truth.shape[0]
     rows = np.ones(n_rows) if sample_weight is None else one_per_row(sample_weight, n_rows, "sample_weight")
     if (rows < 0).any():

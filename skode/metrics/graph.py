@@ -192,9 +192,7 @@ def edge_recall(
     return _ratio(counts.hits, counts.hits + counts.missed)
 
 
-def edge_f1(
-    truth: ArrayLike, matrix: ArrayLike, *, self_edges: bool = True, targets: ArrayLike | None = None
-) -> float:
+def edge_f1(truth: ArrayLike, matrix: ArrayLike, *, self_edges: bool = True, targets: ArrayLike | None = None) -> float:
     """Harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN); ``nan`` where both graphs are empty.
 
     Examples
@@ -285,9 +283,7 @@ def _ranking(
     ranking = as_ranking(scores, table.shape, "scores")
     kept = kept_entries(table.shape, self_edges, targets)
     if np.isnan(ranking[kept]).any():
-        raise ValueError(
-            "scores must rank every pair; got NaN entries. Replace them, for example by the lowest score."
-        )
+        raise ValueError("scores must rank every pair; got NaN entries. Replace them, for example by the lowest score.")
     return table[kept], ranking[kept]
 
 

@@ -127,8 +127,7 @@ def valid_prediction_time(
     labels = np.zeros(n_rows, dtype=int) if trajectory is None else np.asarray(trajectory)
     if labels.shape != (n_rows,):
         raise ValueError(
-            f"trajectory must hold one label per row, {n_rows}; got shape {labels.shape}. Pass groups of the "
-            "same rows."
+            f"trajectory must hold one label per row, {n_rows}; got shape {labels.shape}. Pass groups of the same rows."
         )
     valid = []
     for label in np.unique(labels):

@@ -180,7 +180,6 @@ def _matrix(paths: ArrayLike) -> AnyArray:
     table = np.asarray(paths)
     if table.ndim != 2 or table.size == 0:
         raise ValueError(
-            f"The graph must be a matrix of shape (target, source); got shape {table.shape}. Pass "
-            "dependency_matrix_."
+            f"The graph must be a matrix of shape (target, source); got shape {table.shape}. Pass dependency_matrix_."
         )
     return table

@@ -148,8 +148,7 @@ class GateLayout:
             return {EDGE: torch.Size((params["W0"].shape[0], field.n_targets, 1, field.n_variables))}
         if self.kind == "unit":
             return {
-                name + SUFFIX: torch.Size((*params[name].shape[:-2], 1, params[name].shape[-1]))
-                for name in field.chain
+                name + SUFFIX: torch.Size((*params[name].shape[:-2], 1, params[name].shape[-1])) for name in field.chain
             }
         return {name + SUFFIX: params[name].shape for name in _gated(field)}
 
