@@ -2,11 +2,13 @@
 
 import networkx as nx
 import numpy as np
+import torch
 
 from skode import SparseNODERegressor, from_trajectories
 from skode.datasets import load_hare_lynx
 from skode.metrics import nrmse
 
+torch.set_num_threads(1)  # matrices this small are slower on two threads
 pelts = load_hare_lynx()
 logs, known = np.log(pelts.states), pelts.year < 1915
 X, y, _ = from_trajectories(logs[known], pelts.times[known])

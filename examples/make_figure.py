@@ -26,7 +26,7 @@ BLUE, RED, GREY = "#2b6cb0", "#c53030", "#a0aec0"
 
 def main() -> None:
     torch.set_num_threads(1)
-    system = make_lorenz96(10, n_trajectories=N_TRAIN + 5, n_times=30, noise=0.05, random_state=1)
+    system = make_lorenz96(10, n_trajectories=N_TRAIN + 5, n_times=30, dt=0.05, noise=0.05, random_state=1)
     train, test = slice(0, N_TRAIN), slice(N_TRAIN, None)
     X, y, groups = from_trajectories(system.states[train], system.times[train])
     model = SparseNODERegressor(random_state=0).fit(X, y, groups=groups)
@@ -35,12 +35,9 @@ def main() -> None:
     made = np.stack([model.simulate(x[0], t)[0] for x, t in zip(truth, system.times[test], strict=True)])
     error = nrmse(truth[:, 1:].reshape(-1, 10), made[:, 1:].reshape(-1, 10))
     found = graph_scores(system.adjacency, scores=model.dependency_scores_, matrix=model.dependency_matrix_)
-    print(
-        f"Lorenz-96, {N_TRAIN} x 30 points, 5 % noise: edges {found.n_edges} of {found.n_true} true, F1 {found.f1:.2f},"
-    )
-    print(
-        f"AUROC {found.auroc:.2f}, AUPRC {found.auprc:.2f} (chance {found.prevalence:.2f}), forecast NRMSE {error:.2f}"
-    )
+    print(f"Lorenz-96, {N_TRAIN} x 30 points, 5 % noise: {found.n_edges} edges, {found.n_true} in truth")
+    print(f"F1 {found.f1:.2f}, AUROC {found.auroc:.2f}, AUPRC {found.auprc:.2f} (chance {found.prevalence:.2f})")
+    print(f"Forecast of {len(truth)} unseen trajectories: NRMSE {error:.2f}")
 
     figure = plt.figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.5, 1))
@@ -55,7 +52,7 @@ def main() -> None:
         axis.set_ylabel(f"$x_{variable}$", rotation=0, labelpad=10, va="center")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("time")
-    left.suptitle("Forecast")
+    left.suptitle("Forecast of an unseen trajectory")
     left.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 
     axis = right.subplots()
@@ -74,7 +71,7 @@ def main() -> None:
         ([e for e in real.edges if not graph.has_edge(*e)], GREY, "dashed"),
     ):
         nx.draw_networkx_edges(real, place, edges, edge_color=colour, style=style, width=1.4, **options)
-    right.suptitle("Graph")
+    right.suptitle("Recovered graph (self-edges not drawn)")
     handles = [
         plt.Line2D([], [], color=BLUE, label="found, true"),
         plt.Line2D([], [], color=RED, label="found, false"),

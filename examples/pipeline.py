@@ -4,6 +4,7 @@ StandardScaler moves t and x0 but not y. skode finds the map from the rows with 
 """
 
 import numpy as np
+import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
 from sklearn.model_selection import GroupKFold, cross_val_score
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from skode import SparseNODERegressor, from_trajectories
 from skode.datasets import make_lotka_volterra
 
+torch.set_num_threads(1)  # matrices this small are slower on two threads
 system = make_lotka_volterra(n_trajectories=12, n_times=30, noise=0.05, irregular=True, random_state=0)
 X, y, groups = from_trajectories(system.states, system.times)
 plain = SparseNODERegressor(max_iter=600, tol=0.1, random_state=0)

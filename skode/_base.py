@@ -16,10 +16,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skode._alignment import learn_alignment
-from skode._fit import Answers, Fitted, Specification, make_field, predict_batch
+from skode._fit import Specification, make_field
+from skode._fitted import Fitted
 from skode._layout import Layout
 from skode._names import check_names, variable_names
 from skode._parameters import resolve_device
+from skode._predict import Answers, predict_batch
 from skode._questions import as_questions
 from skode._steady import SteadyRows, check_steady
 from skode._trajectories import Trajectories, as_trajectories
@@ -59,6 +61,12 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
     @abstractmethod
     def fit(self, X: Any, y: Any) -> Self:
         """Fit the field and its graph."""
+
+    @abstractmethod
+    def _solve(
+        self, specification: Specification, trajectories: Trajectories, steady: SteadyRows | None, seed: int
+    ) -> Fitted:
+        """Fit the field to trajectories that have been read; stores nothing."""
 
     def _read(self, X: Any, y: Any, sample_weight: Any, groups: Any, steady_states: Any) -> Reading:
         """Check every argument and tie the rows into trajectories; stores names, layout and alignment."""

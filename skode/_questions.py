@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from skode._fit import Fitted, Questions
+from skode._fitted import Fitted
 from skode._layout import Layout
+from skode._predict import Questions
 from skode._typing import FloatArray
 
 

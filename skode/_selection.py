@@ -11,7 +11,6 @@ import torch
 from skode._batch import Batch
 from skode._dynamics import Dynamics
 from skode._fit import (
-    Fitted,
     Specification,
     fitted_model,
     make_field,
@@ -19,6 +18,7 @@ from skode._fit import (
     problem_of,
     start_velocity_of,
 )
+from skode._fitted import Fitted
 from skode._folds import Folds
 from skode._prepare import prepare
 from skode._problem import Problem
@@ -36,6 +36,8 @@ TOLERANCE = 0.02
 PILOT = 0.05
 """Strength of the pilot stage, which ranks the edges for the whole path."""
 
+PLAIN = 0.02
+"""Strength of the plain estimator, which stands in where nothing can be held out."""
 LARGE = 1e6
 """Held-out loss of a refit that is not finite."""
 
@@ -56,7 +58,7 @@ class Selected(NamedTuple):
     path: list[Fitted]  # one per level, pressed but not refitted
     alphas: FloatArray  # (level,)
     level: IntArray  # (target,) chosen
-    losses: FloatArray  # (fold, level, target), held-out
+    losses: FloatArray  # (fold, level, target), held-out; 0 for targets that do not move
     n_edges: IntArray  # (level, target)
     best_level: int  # the one level that would serve all targets best
     fold_kind: str
@@ -88,7 +90,8 @@ def select(
     alphas : array (level,)
     folds : Folds
     selection : {"one_se", "best"} or int
-        An integer asks for that many edges in all: the level of the path whose number is nearest.
+        An integer asks for that many edges in all: the level of the path whose number is nearest. Without folds
+        every rule but this one takes the level nearest to the plain estimator's default strength.
     seed : int
     steady : SteadyRows, optional
         Used in every fold.
@@ -104,19 +107,11 @@ def select(
     dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
     problem = problem_of(spec, prepared)
     path = run_path(dynamics, problem, spec, np.sort(alphas)[::-1].copy(), seed)
-    losses = np.stack(
-        [_fold_losses(train_part, test_part, path, field, spec, seed, steady) for train_part, test_part in folds.parts]
-    )
-    moving = prepared.scales.moving
-    total = np.where(moving, losses, 0.0)
-    best = choose(total.sum(-1), path.n_edges.sum(-1), "one_se" if isinstance(selection, int) else selection)
-    if isinstance(selection, int):
-        best = int(np.argmin(np.abs(path.n_edges.sum(-1) - selection)))
-        level = np.full(field.n_targets, best)
-    elif field.per_target:
-        level = np.array([choose(total[..., i], path.n_edges[:, i], selection) for i in range(field.n_targets)])
-    else:
-        level = np.full(field.n_targets, best)
+    losses = np.zeros((len(folds.parts), *path.n_edges.shape))
+    for k, (train_part, test_part) in enumerate(folds.parts):
+        losses[k] = _fold_losses(train_part, test_part, path, field, spec, seed, steady)
+    losses = np.where(prepared.scales.moving, losses, 0.0)
+    best, level = _levels(losses, path, selection, per_target=field.per_target)
     mask = _combine(path.masks, level, per_target=field.per_target)
     stages = tuple(stage for stage in STAGED if stage.frozen)
     refitted = train(dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, stages), frozen=mask)
@@ -184,9 +179,24 @@ def choose(losses: FloatArray, n_edges: IntArray, selection: str) -> int:
     if selection == "best":
         return best
     difference = losses - losses[:, best : best + 1]
-    error = difference.std(axis=0, ddof=1) / np.sqrt(len(losses))
+    error = difference.std(axis=0, ddof=min(1, len(losses) - 1)) / np.sqrt(len(losses))
     candidates = np.flatnonzero(difference.mean(axis=0) <= error + TOLERANCE * mean[best])
     return int(candidates[np.lexsort((mean[candidates], n_edges[candidates]))[0]])
+
+
+def _levels(losses: FloatArray, path: Path, selection: str | int, *, per_target: bool) -> tuple[int, IntArray]:
+    """The level that serves all targets, and that of every target."""
+    n_targets = losses.shape[-1]
+    n_edges = path.n_edges.sum(-1)
+    if isinstance(selection, int):
+        best = int(np.argmin(np.abs(n_edges - selection)))
+    elif not len(losses):
+        best = int(np.argmin(np.abs(np.log(np.maximum(path.alphas, 1e-12) / PLAIN))))
+    else:
+        best = choose(losses.sum(-1), n_edges, selection)
+        if per_target:
+            return best, np.array([choose(losses[..., i], path.n_edges[:, i], selection) for i in range(n_targets)])
+    return best, np.full(n_targets, best)
 
 
 def _fold_losses(
@@ -214,7 +224,9 @@ def _fold_losses(
         rows = test.every_row
         loss = matching_loss(field, trained.weights, rows, problem.matching)
     losses: FloatArray = loss.double().cpu().numpy()
-    return np.nan_to_num(losses, nan=LARGE, posinf=LARGE)
+    # What never moved in training, or was never seen in the test part, tells nothing of any level.
+    seen = prepared.scales.moving & np.isfinite(test_part.states[test_part.times != 0]).any(axis=0)
+    return np.where(seen, np.nan_to_num(losses, nan=LARGE, posinf=LARGE), 0.0)
 
 
 def _combine(masks: Weights, level: AnyArray, *, per_target: bool) -> Weights:

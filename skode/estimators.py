@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from skode._base import AbstractNODERegressor
 from skode._batch import Batch
-from skode._fit import Specification, fit_batch
+from skode._fit import Fitted, Specification, fit_batch
 from skode._parameters import specify
-from skode._steady import SteadyStates
+from skode._steady import SteadyRows, SteadyStates
+from skode._trajectories import Trajectories
 from skode.penalties import AbstractPenalty
 
 
@@ -224,9 +225,12 @@ class SparseNODERegressor(AbstractNODERegressor):
             If iterations ran out, or the fit diverged and the last finite weights were kept.
         """
         reading = self._read(X, y, sample_weight, groups, steady_states)
-        batch = Batch.single(float(self.alpha), reading.seed)
-        (fitted,) = fit_batch(reading.trajectories, reading.specification, batch, reading.steady)
-        return self._keep(fitted)
+        return self._keep(self._solve(reading.specification, reading.trajectories, reading.steady, reading.seed))
+
+    def _solve(
+        self, specification: Specification, trajectories: Trajectories, steady: SteadyRows | None, seed: int
+    ) -> Fitted:
+        return fit_batch(trajectories, specification, Batch.single(float(self.alpha), seed), steady)[0]
 
     def _specify(self) -> Specification:
         return specify(self.get_params(deep=False))

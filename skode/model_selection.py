@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -11,19 +12,24 @@ import numpy.typing as npt
 from sklearn.model_selection import check_cv
 
 from skode._base import AbstractNODERegressor, Reading
-from skode._fit import Specification
-from skode._folds import Folds, make_folds
+from skode._fit import Fitted, Specification
+from skode._folds import Folds, has_dynamics, most_folds
 from skode._forecast_split import ForecastSplit
 from skode._parameters import specify
+from skode._regularization_path import PathLevel, regularization_path
 from skode._selection import Selected, select
-from skode._steady import SteadyStates
-from skode._typing import FloatArray
+from skode._steady import SteadyRows, SteadyStates
+from skode._strengths import strengths
+from skode._trajectories import Trajectories
+from skode._typing import IntArray
+from skode._validation import explained
 from skode.penalties import AbstractPenalty
+from skode.stability import StabilitySelection
 
-__all__ = ["ForecastSplit", "SparseNODERegressorCV"]
+__all__ = ["ForecastSplit", "PathLevel", "SparseNODERegressorCV", "StabilitySelection", "regularization_path"]
 
-STRONGEST, WEAKEST = 0.4, 0.005
-"""Ends of the default grid: hardly any edge survives the first, hardly any is removed by the second."""
+N_FOLDS = 4
+"""Folds where the user asks for no number."""
 
 
 class SparseNODERegressorCV(AbstractNODERegressor):
@@ -37,16 +43,19 @@ class SparseNODERegressorCV(AbstractNODERegressor):
     Parameters
     ----------
     penalty, field, gates, hidden_layer_sizes, activation, n_bilinear, order, time_dependent, time_origin, \
-initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, tol, device, dtype, random_state, verbose
+initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, tol, device, dtype, random_state, \
+verbose
         As in ``SparseNODERegressor``; the penalty must have exact zeros, and training is staged.
     alphas : array-like of float or None, default=None
-        Strengths of the path; None is ``n_alphas`` values from 0.4 to 0.005, evenly spaced in the logarithm. Strengths
+        Strengths of the path; None is ``n_alphas`` values from 1 to 0.005, evenly spaced in the logarithm. Strengths
         are dimensionless, so one grid serves all data sets.
     n_alphas : int, default=10
         Length of the default grid.
     cv : int, splitter, iterable or None, default=None
         Folds. An integer (None is 4) means whole groups, or contiguous blocks of time where there are fewer
-        groups than folds; a splitter or an iterable of (train, test) means rows, as in scikit-learn.
+        groups than folds; a splitter or an iterable of (train, test) means rows, as in scikit-learn. An integer is
+        lowered, with a warning, to what the data allow: a block has at least 4 rows. Where nothing can be
+        split every target takes the strength nearest to 0.02, the plain estimator's default.
     selection : {"one_se", "best"} or int, default="one_se"
         The smallest support within one standard error (of the paired differences to the best over folds) plus 2 %;
         the support of least held-out loss; or the level of the path with about so many edges.
@@ -63,7 +72,7 @@ initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, 
         Per strength: ``alpha``, ``held_out_loss``, ``n_edges``, ``dependency_matrix``.
     cv_results_ : dict of ndarray
         In the form of scikit-learn's searches; scores are minus the held-out loss. ``fold_kind`` says whether
-        folds were "groups", "blocks" or "rows".
+        folds were "groups", "blocks" or "rows", or "none" (then the scores are nan).
     dependency_matrix_, dependency_scores_, alpha_max_, history_, n_iter_, status_, ...
         As in ``SparseNODERegressor``.
 
@@ -160,41 +169,50 @@ initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, 
         ValueError, TypeError
             For arguments or data that cannot work.
         """
-        alphas = self._grid()
+        strengths(self.alphas, self.n_alphas), self._rule()  # refuse what is wrong before data are read
+        n_folds = self._n_folds()
         reading = self._read(X, y, sample_weight, groups, steady_states)
-        if not reading.specification.penalty.exact_zeros:
-            raise ValueError(
-                "penalty must have exact zeros for supports to be compared; got "
-                f"penalty={reading.specification.penalty.name!r}. Use 'group_lasso', 'lassonet', 'l0' or 'pathreg'."
-            )
-        selected = select(
-            reading.trajectories,
-            reading.specification,
-            alphas=alphas,
-            folds=self._folds(reading, X, y, groups),
-            selection=self._rule(),
-            seed=reading.seed,
-            steady=reading.steady,
-        )
+        if n_folds is None:
+            folds = self._row_folds(reading, X, y, groups)
+        else:
+            folds = most_folds(reading.trajectories, n_folds)
+            self._tell(folds, n_folds)
+        selected = self._select(reading.specification, reading.trajectories, reading.steady, reading.seed, folds)
         self._report(selected)
         return self._keep(selected.fitted)
+
+    def _solve(
+        self, specification: Specification, trajectories: Trajectories, steady: SteadyRows | None, seed: int
+    ) -> Fitted:
+        folds = most_folds(trajectories, self._n_folds() or N_FOLDS)
+        return self._select(specification, trajectories, steady, seed, folds).fitted
+
+    def _select(
+        self,
+        specification: Specification,
+        trajectories: Trajectories,
+        steady: SteadyRows | None,
+        seed: int,
+        folds: Folds,
+    ) -> Selected:
+        if not specification.penalty.exact_zeros:
+            raise ValueError(
+                "penalty must have exact zeros for supports to be compared; got "
+                f"penalty={specification.penalty.name!r}. Use 'group_lasso', 'lassonet', 'l0' or 'pathreg'."
+            )
+        return select(
+            trajectories,
+            specification,
+            alphas=strengths(self.alphas, self.n_alphas),
+            folds=folds,
+            selection=self._rule(),
+            seed=seed,
+            steady=steady,
+        )
 
     def _specify(self) -> Specification:
         own = {name: value for name, value in self.get_params(deep=False).items() if name in _SHARED}
         return specify({**own, "alpha": 0.0, "training": "staged", "refit": True})
-
-    def _grid(self) -> FloatArray:
-        if self.alphas is None:
-            if not isinstance(self.n_alphas, numbers.Integral) or self.n_alphas < 2:
-                raise ValueError(f"n_alphas must be an integer >= 2; got {self.n_alphas!r}. Use 10, or give alphas.")
-            return np.geomspace(STRONGEST, WEAKEST, int(self.n_alphas))
-        alphas = np.unique(np.asarray(self.alphas, dtype=np.float64))[::-1]
-        if alphas.ndim != 1 or len(alphas) < 2 or not (np.isfinite(alphas) & (alphas >= 0)).all():
-            raise ValueError(
-                f"alphas must hold at least two different finite numbers >= 0; got {self.alphas!r}. "
-                "Leave alphas at None for the default grid."
-            )
-        return alphas
 
     def _rule(self) -> str | int:
         rule = self.selection
@@ -204,22 +222,42 @@ initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, 
             return rule
         raise ValueError(f"selection must be 'one_se', 'best' or a number of edges >= 0; got {rule!r}. Use 'one_se'.")
 
-    def _folds(self, reading: Reading, X: Any, y: Any, groups: Any) -> Folds:
-        if self.cv is None or (isinstance(self.cv, numbers.Integral) and not isinstance(self.cv, bool)):
-            n_folds = 4 if self.cv is None else int(self.cv)
-            if n_folds < 2:
-                raise ValueError(f"cv must be at least 2 folds; got {self.cv!r}. Use 4.")
-            return make_folds(reading.trajectories, n_folds)
-        parts = [
-            (reading.tie(np.asarray(train)), reading.tie(np.asarray(test)))
-            for train, test in check_cv(self.cv).split(X, y, groups)
-        ]
-        return Folds(parts, "rows")
+    def _n_folds(self) -> int | None:
+        """The number of folds that is asked for; None where a splitter says which rows."""
+        if self.cv is None:
+            return N_FOLDS
+        if isinstance(self.cv, numbers.Real):
+            if isinstance(self.cv, bool) or not isinstance(self.cv, numbers.Integral) or self.cv < 2:
+                raise ValueError(f"cv must be at least 2 folds, a splitter or None; got {self.cv!r}. Use 4.")
+            return int(self.cv)
+        return None
+
+    def _tell(self, folds: Folds, asked: int) -> None:
+        """Warn where there are fewer folds than a user asked for, or none."""
+        if not folds.parts:
+            held = "Choosing by cross-validation needs two groups, or a trajectory of 8 rows; got less"
+            done = "the support at the strength nearest to 0.02 was taken. Fit more or longer trajectories."
+        elif self.cv is not None and len(folds.parts) < asked:
+            held = f"The data should allow cv={asked} folds; got enough for {len(folds.parts)}"
+            done = "these were used. Lower cv, or fit more or longer trajectories."
+        else:
+            return
+        warnings.warn(f"{held}: {done}", UserWarning, stacklevel=3)
+
+    def _row_folds(self, reading: Reading, X: Any, y: Any, groups: Any) -> Folds:
+        """Tie the rows that a splitter chose."""
+        remedy = "Use an integer for folds of whole groups, or one of scikit-learn's splitters."
+        with explained("cv must be an integer, a splitter, or an iterable of (train, test) with row numbers", remedy):
+            splits = list(check_cv(self.cv).split(X, y, groups))
+            parts = [tuple(reading.tie(_row_numbers(rows, len(X))) for rows in split) for split in splits]
+            if not parts or not all(len(part) == 2 and all(map(has_dynamics, part)) for part in parts):
+                raise ValueError("no split, or one of which a part has no row with t > 0")
+        return Folds([(train, test) for train, test in parts], "rows")
 
     def _report(self, selected: Selected) -> None:
         """Store the path and the results of cross-validation."""
         loss = selected.losses.sum(axis=-1)  # (fold, level)
-        mean = -loss.mean(axis=0)
+        mean = -loss.mean(axis=0) if len(loss) else np.full(loss.shape[1], np.nan)
         self.alphas_ = selected.alphas
         self.alpha_ = float(selected.alphas[selected.best_level])
         self.target_alphas_ = selected.alphas[selected.level]
@@ -228,8 +266,8 @@ initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, 
             "params": [{"alpha": float(alpha)} for alpha in selected.alphas],
             **{f"split{k}_test_score": -fold for k, fold in enumerate(loss)},
             "mean_test_score": mean,
-            "std_test_score": loss.std(axis=0),
-            "rank_test_score": (mean[None, :] > mean[:, None]).sum(axis=1) + 1,
+            "std_test_score": loss.std(axis=0) if len(loss) else mean,
+            "rank_test_score": (mean[None, :] > mean[:, None]).sum(axis=1).astype(np.int32) + 1,
             "fold_kind": np.full(len(mean), selected.fold_kind),
         }
         self.path_ = [
@@ -248,3 +286,8 @@ _SHARED = (
     "initial_velocity method max_iter learning_rate weight_decay tol device dtype random_state verbose"
 ).split()
 """Constructor arguments that mean what they mean in ``SparseNODERegressor``."""
+
+
+def _row_numbers(rows: Any, n_rows: int) -> IntArray:
+    """Numbers of the rows that a splitter chose, given as numbers or as a mask."""
+    return np.arange(n_rows)[np.asarray(rows)]

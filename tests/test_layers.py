@@ -42,7 +42,7 @@ PARTS = {
     "skode.solvers",
 }
 TOOLS = {"skode.graph", "skode.metrics"}
-FIT = TYPES | PREPARED | PARTS | {"skode._fit", "skode._parameters", "skode._train"}
+FIT = TYPES | PREPARED | PARTS | {"skode._fit", "skode._fitted", "skode._parameters", "skode._predict", "skode._train"}
 
 ALLOWED: dict[str, set[str]] = {
     "skode._typing": set(),
@@ -62,7 +62,6 @@ ALLOWED: dict[str, set[str]] = {
     "skode._scales": TYPES,
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
-    "skode._start_velocity": TYPES | {"skode._prepare"},
     "skode._prepare": SHAPES | {"skode._scales", "skode.smooth"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
@@ -77,10 +76,25 @@ ALLOWED: dict[str, set[str]] = {
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._problem", "skode.fields", "skode.objectives"},
-    "skode._train": TYPES | PARTS,
-    "skode._fit": TYPES | PREPARED | PARTS | {"skode._train"},
+    "skode._stage": TYPES | PARTS,
+    "skode._train": TYPES | PARTS | {"skode._capacity", "skode._stage"},
+    "skode._start_velocity": TYPES | {"skode._prepare"},
+    "skode._fitted": TYPES | PARTS | {"skode._scales", "skode._start_velocity"},
+    "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
+    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._scales"},
+    "skode._fit": TYPES
+    | PREPARED
+    | PARTS
+    | {
+        "skode._dependencies",
+        "skode._fitted",
+        "skode._predict",
+        "skode._stage",
+        "skode._start_velocity",
+        "skode._train",
+    },
     "skode._folds": TYPES | {"skode._trajectories"},
-    "skode._selection": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._train"},
+    "skode._selection": TYPES | PREPARED | PARTS | {"skode._fit", "skode._fitted", "skode._folds", "skode._train"},
     # beside the road: numpy (and pandas where a user brings it), never the fitting code
     "skode.datasets": TYPES,
     "skode.graph": TYPES,

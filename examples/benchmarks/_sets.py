@@ -1,0 +1,241 @@
+"""The data sets of the recovery benchmark: what a method may see, what it must forecast, and the true graph."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skode import SteadyStates
+from skode.datasets import (
+    SimulatedSystem,
+    make_coupled_oscillators,
+    make_dense_linear,
+    make_hill_network,
+    make_independent_decays,
+    make_lorenz96,
+)
+
+CHAOTIC = (
+    "Rossler Lorenz GenesioTesi Chua SprottB HenonHeiles HyperRossler HastingsPowell LorenzStenflo LorenzCoupled"
+).split()
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkSet:
+    """One data set.
+
+    ``states`` and ``times`` are the training trajectories; for order 2 ``velocities`` and ``test_velocities`` belong to
+    them. ``groups`` says which trajectories are parts of one recording. ``test`` is free of noise, and its first
+    state is given. Only rows ``targets`` of ``truth`` are compared, and the diagonal only if ``self_edges``. The
+    forecast error counts times in (0, horizon].
+    """
+
+    name: str
+    states: list[np.ndarray]  # (time, d) each
+    times: list[np.ndarray]
+    truth: np.ndarray  # (d, d), target by source
+    self_edges: bool = True
+    test: np.ndarray | None = None  # (trajectory, time, d)
+    test_times: np.ndarray | None = None
+    velocities: list[np.ndarray] | None = None
+    test_velocities: np.ndarray | None = None
+    inputs: np.ndarray | None = None  # (trajectory, m), constant; not part of the truth
+    groups: np.ndarray | None = None  # (trajectory,)
+    steady: SteadyStates | None = None
+    targets: np.ndarray | None = None  # (d,)
+    horizon: float = np.inf
+    period: float | None = None
+    order: int = 1
+
+    @property
+    def prevalence(self) -> float:
+        """Share of the compared entries that are edges: the AUPR of a coin."""
+        keep = np.ones_like(self.truth) if self.self_edges else ~np.eye(len(self.truth), dtype=bool)
+        rows = np.ones(len(self.truth), bool) if self.targets is None else self.targets
+        return float(self.truth[rows][keep[rows]].mean())
+
+    def as_first_order(self) -> BenchmarkSet:
+        """The same with velocities as states, for methods that know nothing of order 2."""
+        if self.order == 1:
+            return self
+        both = [np.hstack(pair) for pair in zip(self.states, self.velocities, strict=True)]
+        test = np.concatenate([self.test, self.test_velocities], axis=-1)
+        return replace(self, states=both, test=test, order=1, velocities=None, test_velocities=None)
+
+
+Maker = Callable[[int, Path | None], "BenchmarkSet | None"]
+
+
+def _simulated(
+    name: str, train: SimulatedSystem, test: SimulatedSystem | None = None, n_test: int = 10
+) -> BenchmarkSet:
+    """The last trajectories, or those of another simulation of the same law, are the test."""
+    n_train = train.n_trajectories if test is not None else train.n_trajectories - n_test
+    source, first = (train, n_train) if test is None else (test, 0)
+    second = train.order == 2
+    return BenchmarkSet(
+        name,
+        train.states[:n_train],
+        train.times[:n_train],
+        train.adjacency,
+        train.self_edges,
+        test=np.array(source.clean_states[first:]),
+        test_times=source.times[first],
+        velocities=train.velocities[:n_train] if second else None,
+        test_velocities=np.array(source.clean_velocities[first:]) if second else None,
+        order=train.order,
+    )
+
+
+def lorenz96(form: str, seed: int, _: Path | None) -> BenchmarkSet:
+    """Ten variables: 1000 points of one series, a random half of them, or 20 x 30 points with 5 % noise."""
+    name = f"lorenz96-{form}"
+    if form == "short":
+        data = make_lorenz96(n_trajectories=30, n_times=30, dt=0.05, noise=0.05, random_state=seed)
+        return _simulated(name, data)
+    irregular = 0.5 if form == "irregular" else False
+    data = make_lorenz96(n_trajectories=1, n_times=1000, dt=0.05, noise=0.03, irregular=irregular, random_state=seed)
+    test = make_lorenz96(n_trajectories=10, n_times=30, dt=0.05, random_state=seed + 1000)
+    return _simulated(name, data, test)
+
+
+def hill(combine: Any, n_train: int, spread: float, seed: int, _: Path | None) -> BenchmarkSet:
+    """A fresh random network of 20 genes for every seed, 5 % noise."""
+    options = {"combine": combine, "decay_spread": spread, "noise": 0.05, "random_state": seed}
+    name = f"hill-{combine}-{n_train}" + ("-decade" if spread > 1 else "")
+    return _simulated(name, make_hill_network(n_trajectories=n_train + 10, n_times=10, **options))
+
+
+def oscillators(seed: int, _: Path | None) -> BenchmarkSet:
+    """Ten oscillators joined by springs, 5 % noise."""
+    return _simulated("oscillators", make_coupled_oscillators(n_trajectories=30, noise=0.05, random_state=seed))
+
+
+def decays(seed: int, _: Path | None) -> BenchmarkSet:
+    """Ten variables that know nothing of each other, 5 % noise: any edge but a self-edge is wrong."""
+    return _simulated("decays", make_independent_decays(n_trajectories=30, noise=0.05, random_state=seed))
+
+
+def dense(seed: int, _: Path | None) -> BenchmarkSet:
+    """Five variables and a linear law without a zero, 2 % noise: any missing edge is wrong."""
+    return _simulated("dense", make_dense_linear(n_trajectories=30, noise=0.02, random_state=seed))
+
+
+def dream4(network: int, form: str, _: int, folder: Path | None) -> BenchmarkSet | None:
+    """Five series of 21 points; a perturbation of unknown targets acts until t = 500.
+
+    Each series is two segments, for nothing may be smoothed across the jump: "series" knows no more. "inputs" marks
+    the first half by a constant input of its own, as an unknown perturbation can be written. "knockouts" is that
+    with the steady states of knock-outs and knock-downs, in which the gene's own equation does not hold.
+    """
+    path = _file(folder, f"dream4/insilico_size10_{network}.npz")
+    if path is None:
+        return None
+    with np.load(path) as file:
+        times, series = file["times"].astype(float), file["expression"].astype(float)
+        rest = np.concatenate([file["knockouts"], file["knockdowns"]]).astype(float)
+        genes = [str(gene) for gene in file["genes"]]
+    before, after = times <= 500, times >= 500
+    n, d = len(series), len(genes)
+    wild_type = series[:, 0]
+    steady = SteadyStates(
+        np.concatenate([rest, wild_type]),
+        clamped=np.concatenate([np.eye(d), np.eye(d), np.zeros((n, d))]).astype(bool),
+        inputs=np.zeros((len(rest) + n, n)),
+    )
+    known = form != "series"
+    return BenchmarkSet(
+        f"dream4-{form}-{network}",
+        [s[part] for s in series for part in (before, after)],
+        [times[before], times[after] - 500.0] * n,
+        _edges(path.with_name(f"insilico_size10_{network}_edges.csv"), genes),
+        self_edges=False,
+        inputs=np.stack([row for k in range(n) for row in (np.eye(n)[k], np.zeros(n))]) if known else None,
+        groups=np.repeat(np.arange(n), 2),
+        steady=steady if form == "knockouts" else None,
+    )
+
+
+def chaos(system: str, _: int, folder: Path | None) -> BenchmarkSet | None:
+    """Chaotic systems, 20 irregular trajectories of 40 points over two periods, 5 % noise."""
+    path = _file(folder, "chaos/chaos.npz")
+    if path is None:
+        return None
+    with np.load(path) as file:
+        part = {key.split("/")[1]: np.asarray(file[key], float) for key in file.files if key.split("/")[0] == system}
+    if not part:
+        return None
+    period = float(part["period"])
+    return BenchmarkSet(
+        f"chaos-{system}",
+        list(part["train_noise05"]),
+        list(part["times"]),
+        part["adjacency"] > 0,
+        test=part["test"],
+        test_times=part["test_times"],
+        horizon=period * (1 + 1e-5),
+        period=period,
+    )
+
+
+def sim350(form: str, _: int, folder: Path | None) -> BenchmarkSet | None:
+    """350 genes, 140 trajectories x 5 times; only genes that are not constant inputs are compared as targets."""
+    path = _file(folder, "sim_grn/sim350.npz")
+    if path is None:
+        return None
+    with np.load(path) as file:
+        part = {key: file[key] for key in ("times", "genes", "is_input", f"train_{form}", "test", "test_times")}
+    train = part[f"train_{form}"].astype(float)
+    return BenchmarkSet(
+        f"sim350-{form}",
+        list(train),
+        [part["times"].astype(float)] * len(train),
+        _edges(path.with_name("sim350_true_edges.csv.gz"), [str(gene) for gene in part["genes"]]),
+        self_edges=False,
+        test=part["test"].astype(float),
+        test_times=part["test_times"].astype(float),
+        targets=~part["is_input"],
+    )
+
+
+def _file(folder: Path | None, name: str) -> Path | None:
+    path = None if folder is None else folder / name
+    return path if path is not None and path.exists() else None
+
+
+def _edges(path: Path, genes: list[str]) -> np.ndarray:
+    """Read ``source,target,...`` lines into a matrix.  # (target, source)"""
+    place = {gene: k for k, gene in enumerate(genes)}
+    matrix = np.zeros((len(genes), len(genes)), dtype=bool)
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        for edge in csv.DictReader(file):
+            matrix[place[edge["target"]], place[edge["source"]]] = True
+    return matrix
+
+
+SETS: dict[str, Maker] = {
+    **{f"lorenz96-{form}": partial(lorenz96, form) for form in ("long", "irregular", "short")},
+    **{
+        f"hill-{combine}-{n}{'-decade' if spread > 1 else ''}": partial(hill, combine, n, spread)
+        for combine in ("sum", "product")
+        for n in (30, 15)
+        for spread in (1.0, 10.0)
+    },
+    "oscillators": oscillators,
+    "decays": decays,
+    "dense": dense,
+    **{f"dream4-{form}-{k}": partial(dream4, k, form) for form in ("series", "inputs", "knockouts") for k in (1, 2, 3)},
+    **{f"chaos-{system}": partial(chaos, system) for system in CHAOTIC},
+    **{f"sim350-{form}": partial(sim350, form) for form in ("clean", "noise05")},
+}
+"""Name -> function of a seed and of the folder of sets that do not ship, which gives None where the set is absent."""
+
+FAMILIES = ("chaos", "dream4-series", "dream4-inputs", "dream4-knockouts")
+"""Sets whose names begin so are also averaged."""

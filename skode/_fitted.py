@@ -1,0 +1,88 @@
+"""One fitted model: numpy arrays and plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from skode._dynamics import Dynamics, tensor
+from skode._scales import Scales
+from skode._start_velocity import StartVelocity
+from skode._typing import AnyArray, FloatArray, IntArray, Weights
+from skode.fields import AbstractField
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One fitted model: numpy arrays and plain data only.
+
+    Parameters
+    ----------
+    field : AbstractField
+    scales : Scales
+    time_dependent : bool
+    weights : dict of arrays
+        Effective weights, without the model axis.
+    start_velocity : StartVelocity or None
+        Map from initial positions and inputs to initial velocities, where X does not give them.
+    start : array (s,)
+        Standard state at elapsed time 0 of the first trajectory, for X that is time only.
+    step : float
+        Step of the prediction grid, in standard time.
+    method : str
+    matrix, scores, effect : array (d, variable)
+        Dependencies as the estimator reports them.
+    sign : int array (d, variable)
+    alpha_max : float
+    status : str
+        "converged", "max_iter" or "diverged".
+    n_iter : int
+    history : dict
+        Per stage: loss, n_edges, status, n_iter and seconds.
+    """
+
+    field: AbstractField
+    scales: Scales
+    time_dependent: bool
+    weights: dict[str, AnyArray]
+    start_velocity: StartVelocity | None
+    start: FloatArray
+    step: float
+    method: str
+    matrix: FloatArray
+    scores: FloatArray
+    effect: FloatArray
+    sign: IntArray
+    alpha_max: float
+    status: str
+    n_iter: int
+    history: dict[str, dict[str, Any]]
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The differential equation."""
+        return Dynamics(self.field, self.scales, self.time_dependent)
+
+    def torch_weights(self, device: torch.device) -> Weights:
+        """Weights in float64, with a model axis of one."""
+        return {
+            name: torch.as_tensor(value, dtype=torch.float64, device=device).unsqueeze(0)
+            for name, value in self.weights.items()
+        }
+
+    def derivative(self, states: FloatArray, inputs: FloatArray, clock: FloatArray) -> FloatArray:
+        """Right-hand side at samples, all in user units.  # (sample, d)"""
+        weights = self.torch_weights(torch.device("cpu"))
+        like = next(iter(weights.values()))
+        d, scales = self.field.n_targets, self.scales
+        x = scales.standard_start(states[:, :d], states[:, d:] if scales.order == 2 else None)
+        z = self.dynamics.sources(
+            tensor(x, like).unsqueeze(0),
+            tensor(scales.standard_inputs(inputs), like),
+            tensor(scales.standard_clock(clock), like).unsqueeze(0),
+        )
+        with torch.no_grad():
+            slopes: FloatArray = self.field(weights, z)[0].numpy()
+        return slopes * scales.slope_unit()

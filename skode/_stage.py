@@ -1,0 +1,185 @@
+"""The callables that one stage of training hands to the solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from skode._dynamics import Dynamics
+from skode._problem import Problem
+from skode._typing import Weights
+from skode.fields import AbstractField
+from skode.integrate import double_step
+from skode.objectives import Rows, Windows, matching_loss, window_loss
+from skode.penalties import AbstractPenalty
+from skode.recipe import Stage
+
+MINIBATCH = 512
+"""Rows per iteration of matching; up to twice as many are used all at once."""
+STEP_TOLERANCE = 1e-3
+"""Largest change of a state, in standard deviations, when the steps of a training solve are doubled."""
+LARGEST_GRID = 16
+"""Most steps per observation in a training solve."""
+SHIFT = "start.shift"
+"""Name of the corrections of window starts among the parameters of a stage."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train: everything that is the same for all models of a batch."""
+
+    recipe: tuple[Stage, ...]
+    max_iter: int
+    learning_rate: float
+    tol: float
+    weight_decay: float
+    widen: bool  # whether targets may get bilinear units in the refit
+    method: str
+    window: int
+    initial_exact: bool
+    device: torch.device
+    dtype: torch.dtype
+    report: Callable[[str], None]
+
+
+class StageLosses:
+    """The callables that one stage hands to the solver.
+
+    Parameters
+    ----------
+    stage : Stage
+    dynamics : Dynamics
+    penalty : AbstractPenalty
+    problem : Problem
+    alpha : tensor  # (model,)
+    adaptive : tensor or None  # (model, target, variable)
+    frozen : dict of tensors  # (model | 1, ...), 1 where an entry may differ from zero
+    options : Options
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        dynamics: Dynamics,
+        penalty: AbstractPenalty,
+        problem: Problem,
+        alpha: torch.Tensor,
+        adaptive: torch.Tensor | None,
+        frozen: Weights,
+        options: Options,
+    ) -> None:
+        self.stage, self.dynamics, self.penalty, self.problem = stage, dynamics, penalty, problem
+        self.alpha, self.adaptive, self.frozen, self.options = alpha, adaptive, frozen, options
+        self.strength = alpha.clamp_max(stage.most)
+        self.shuffle = torch.Generator().manual_seed(0)
+        self.n_steps = 0
+        self.n_checks = 0
+
+    @property
+    def can_validate(self) -> bool:
+        """Whether there are held-out data that this stage can be stopped by."""
+        return self.stage.objective != "trajectory" and self.problem.held_rows is not None
+
+    def start(self, params: Weights) -> Weights:
+        """Parameters with which the stage begins; windows add corrections of their starts."""
+        if self.stage.objective == "match":
+            return params
+        windows = self.problem.windows if self.stage.objective == "windows" else self.problem.trajectories
+        self.n_steps = self._grid(params, windows)
+        if self.stage.objective == "trajectory" and self.options.initial_exact:
+            return params
+        n_models = self.alpha.shape[0]
+        return {**params, SHIFT: torch.zeros_like(windows.start).expand(n_models, -1, -1).clone()}
+
+    def finish(self, params: Weights) -> Weights:
+        """Parameters of the field alone, the support applied."""
+        kept = {name: value for name, value in params.items() if name != SHIFT}
+        return {**kept, **self._masked(kept)}  # gates are no weights, and stay
+
+    def loss(self, params: Weights, iteration: int) -> torch.Tensor:
+        """Sum over the moving targets of their data loss, plus the differentiable penalty.  # (model,)"""
+        one = {name: value[:1] for name, value in params.items()}
+        # One draw of the gates serves all models: a model's fit does not depend on which others run beside it.
+        noise = self.penalty.noise(self.dynamics.field, one, self.shuffle)
+        weights = self._masked(self.penalty.weights(self.dynamics.field, params, noise))
+        total = self._data_loss(weights, params.get(SHIFT))[:, self.problem.moving].sum(-1)
+        if self.stage.press != "none":
+            smooth = self.penalty.smooth(self.dynamics.field, params)
+            total = total if smooth is None else total + self.strength * smooth
+        if self.options.weight_decay:
+            total = total + self.options.weight_decay * squared_norm(self.dynamics.field, params)
+        return total
+
+    def prox(self, params: Weights, metric: Weights) -> None:
+        """The penalty's proximal map at this stage's strength; changes params."""
+        self.penalty.prox(self.dynamics.field, params, alpha=self.strength, metric=metric, adaptive=self.adaptive)
+
+    def held_out(self, params: Weights) -> torch.Tensor:
+        """Held-out loss; where the penalty is on, the latest check always wins.  # (model,)"""
+        self.n_checks += 1
+        weights = self.finish(self.penalty.weights(self.dynamics.field, params))
+        problem = self.problem
+        assert problem.held_rows is not None and problem.held_windows is not None
+        if self.stage.objective == "match":
+            loss = matching_loss(self.dynamics.field, weights, problem.held_rows, problem.matching)
+        else:
+            loss = self._window_loss(weights, problem.held_windows, None)
+        total = loss[:, problem.moving].sum(-1).nan_to_num(nan=torch.inf)
+        if self.stage.press == "none":
+            return total
+        return torch.where(self.alpha > 0, -float(self.n_checks), total)
+
+    def _masked(self, weights: Weights) -> Weights:
+        return {name: value * self.frozen[name] for name, value in weights.items() if name in self.frozen}
+
+    def _data_loss(self, weights: Weights, shift: torch.Tensor | None) -> torch.Tensor:
+        problem = self.problem
+        if self.stage.objective == "match":
+            return matching_loss(self.dynamics.field, weights, self._minibatch(problem.rows), problem.matching)
+        if self.stage.objective == "windows":
+            return self._window_loss(weights, problem.windows, shift)
+        return window_loss(
+            self.dynamics,
+            weights,
+            problem.trajectories,
+            problem.whole,
+            shift=shift,
+            n_steps=self.n_steps,
+            method=self.options.method,
+        )
+
+    def _window_loss(self, weights: Weights, windows: Windows, shift: torch.Tensor | None) -> torch.Tensor:
+        return window_loss(
+            self.dynamics,
+            weights,
+            windows,
+            self.problem.shooting,
+            shift=shift,
+            n_steps=self.n_steps,
+            method=self.options.method,
+        )
+
+    def _minibatch(self, rows: Rows) -> Rows:
+        n_rows = rows.slopes.shape[0]
+        if n_rows <= 2 * MINIBATCH:
+            return rows
+        return rows.select(torch.randint(n_rows, (MINIBATCH,), generator=self.shuffle).to(rows.slopes.device))
+
+    def _grid(self, params: Weights, windows: Windows) -> int:
+        """Steps per solve: doubled until states stand still, starting from one step per observation."""
+        weights = self._masked(self.penalty.weights(self.dynamics.field, params))
+        n_times = max(2, windows.times.shape[1] - 1)
+        slope = self.dynamics.slope(weights, windows.inputs, windows.origin)
+        start = windows.start.expand(self.alpha.shape[0], -1, -1)
+        found = double_step(
+            slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=LARGEST_GRID * n_times
+        )
+        return found.n_steps
+
+
+def squared_norm(field: AbstractField, params: Weights) -> torch.Tensor:
+    """Sum of squares of all weight matrices; biases are free.  # (model,)"""
+    names = dict.fromkeys((*field.chain, *field.entries))
+    return torch.stack([params[name].square().flatten(1).sum(1) for name in names]).sum(0)
