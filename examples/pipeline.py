@@ -17,7 +17,7 @@ from skode.datasets import make_lotka_volterra
 torch.set_num_threads(1)  # matrices this small are slower on two threads
 system = make_lotka_volterra(n_trajectories=12, n_times=30, noise=0.05, irregular=True, random_state=0)
 X, y, groups = from_trajectories(system.states, system.times)
-plain = SparseNODERegressor(max_iter=600, tol=0.1, random_state=0)
+plain = SparseNODERegressor(max_iter=400, tol=0.1, random_state=0)
 
 models = {
     "training mean": DummyRegressor(),

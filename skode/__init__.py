@@ -5,7 +5,7 @@ from skode._steady import SteadyStates
 from skode.builders import from_frame, from_trajectories, make_questions
 from skode.estimators import SparseNODERegressor
 from skode.exceptions import DivergedPredictionWarning
-from skode.model_selection import ForecastSplit, SparseNODERegressorCV
+from skode.model_selection import ForecastSplit, SparseNODERegressorCV, StabilitySelection, regularization_path
 from skode.penalties import (
     L0,
     L1,
@@ -30,6 +30,7 @@ __all__ = [
     "PathReg",
     "SparseNODERegressor",
     "SparseNODERegressorCV",
+    "StabilitySelection",
     "SteadyStates",
     "__version__",
     "datasets",
@@ -37,5 +38,6 @@ __all__ = [
     "from_trajectories",
     "make_questions",
     "metrics",
+    "regularization_path",
     "scoring",
 ]

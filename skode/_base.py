@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from typing import Any, NamedTuple, Self
 
 import networkx as nx
@@ -144,13 +145,7 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
 
     def _keep(self, fitted: Fitted) -> Self:
         """Store the fitted state, and say so if training did not settle."""
-        self._fitted = fitted
-        self.dependency_matrix_ = fitted.matrix
-        self.dependency_scores_ = fitted.scores
-        self.alpha_max_ = fitted.alpha_max
-        self.history_ = fitted.history
-        self.n_iter_ = fitted.n_iter
-        self.status_ = fitted.status
+        self._store(fitted)
         if fitted.status == "diverged":
             warnings.warn(
                 "Training must stay finite; a stage diverged and the last finite weights were kept. "
@@ -167,6 +162,22 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
                 stacklevel=3,
             )
         return self
+
+    def _store(self, fitted: Fitted) -> None:
+        """Store the fitted state."""
+        self._fitted = fitted
+        self.dependency_matrix_ = fitted.matrix
+        self.dependency_scores_ = fitted.scores
+        self.alpha_max_ = fitted.alpha_max
+        self.history_ = fitted.history
+        self.n_iter_ = fitted.n_iter
+        self.status_ = fitted.status
+
+    def _twin(self, fitted: Fitted) -> Self:
+        """Another estimator with the same settings and data, and its own fitted state; warns of nothing."""
+        twin = copy(self)
+        twin._store(fitted)
+        return twin
 
     def predict(self, X: Any, return_status: bool = False) -> Any:
         """Predict the states that rows ask for.

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from skode._base import AbstractNODERegressor
 from skode._batch import Batch
-from skode._fit import Fitted, Specification, fit_batch
+from skode._fit import Specification, fit_batch
+from skode._fitted import Fitted
 from skode._parameters import specify
 from skode._steady import SteadyRows, SteadyStates
 from skode._trajectories import Trajectories

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from sklearn.model_selection import check_cv
 
 from skode._base import AbstractNODERegressor, Reading
-from skode._fit import Fitted, Specification
+from skode._fit import Specification
+from skode._fitted import Fitted
 from skode._folds import Folds, has_dynamics, most_folds
 from skode._forecast_split import ForecastSplit
 from skode._parameters import specify
@@ -290,4 +291,8 @@ _SHARED = (
 
 def _row_numbers(rows: Any, n_rows: int) -> IntArray:
     """Numbers of the rows that a splitter chose, given as numbers or as a mask."""
-    return np.arange(n_rows)[np.asarray(rows)]
+    try:
+        chosen: IntArray = np.arange(n_rows)[np.asarray(rows)]
+    except IndexError as error:
+        raise ValueError(str(error)) from error
+    return chosen

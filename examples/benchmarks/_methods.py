@@ -28,13 +28,13 @@ class Answer(NamedTuple):
 Method = Callable[[BenchmarkSet, int], Answer]
 
 
-def skode(estimator: Any, options: dict[str, Any], data: BenchmarkSet, seed: int) -> Answer:
+def fit_skode(estimator: Any, options: dict[str, Any], data: BenchmarkSet, seed: int) -> Answer:
     """An estimator of skode; what is not in ``options`` is the default."""
     torch.set_num_threads(1)
     X, y, groups = from_trajectories(data.states, data.times, data.inputs, data.velocities)
     groups = groups if data.groups is None else data.groups[groups]
     model = estimator(order=data.order, random_state=seed, **options)
-    model.fit(X, y, groups=groups, steady_states=_steady(data))
+    model.fit(X, y, groups=groups, steady_states=data.steady)
     forecast = None
     if data.test is not None:
         start = data.test[:, 0]
@@ -42,10 +42,6 @@ def skode(estimator: Any, options: dict[str, Any], data: BenchmarkSet, seed: int
         forecast = model.simulate(start, data.test_times)
     d = len(data.truth)
     return Answer(model.dependency_scores_[:, :d], model.dependency_matrix_[:, :d], forecast)
-
-
-def _steady(data: BenchmarkSet) -> Any:
-    return data.steady
 
 
 class Changes(NamedTuple):
@@ -62,8 +58,7 @@ class Changes(NamedTuple):
 def changes(data: BenchmarkSet, *, middle: bool) -> Changes:
     """Slopes over the intervals, beside the state at their starts or (``middle``) averaged over their ends.
 
-    The latter is the integral form with one trapezium. Steady states, where given, are rows of slope zero for methods
-    that take one target at a time; these simple ones ignore them.
+    The latter is the integral form with one trapezium. Steady states are left out.
     """
     left = np.concatenate([s[:-1] for s in data.states])
     right = np.concatenate([s[1:] for s in data.states])
@@ -151,6 +146,15 @@ def trees(data: BenchmarkSet, seed: int) -> Answer:
     return Answer(fold(importance[:, :s], len(data.truth)))
 
 
+def knockouts(data: BenchmarkSet, _: int) -> Answer:
+    """How far a knock-out moves every other gene, in standard deviations of that gene over all knock-outs."""
+    if data.steady is None:
+        return Answer()
+    d = len(data.truth)
+    moved = np.asarray(data.steady.states)[:d].T  # (gene, knock-out): the first d rows are the knock-outs
+    return Answer(np.abs(moved - np.median(moved, axis=1, keepdims=True)) / moved.std(axis=1, keepdims=True))
+
+
 def pysindy(data: BenchmarkSet, _: int) -> Answer:
     """PySINDy with its defaults: quadratic library, finite differences, thresholded least squares."""
     import pysindy as ps
@@ -171,8 +175,7 @@ def pysindy(data: BenchmarkSet, _: int) -> Answer:
     spread = terms(np.concatenate(first.states) if u is None else _beside(first.states, u)).std(0)
     unit = changes(first, middle=False).slope_sd[:, None]
     weight = np.abs(coefficients) * spread / np.where(unit > 0, unit, 1.0)
-    scores = (weight[:, :, None] * (powers > 0)).max(1)[:, :s]
-    scores = fold(scores, len(data.truth))
+    scores = fold((weight[:, :, None] * (powers > 0)).max(1)[:, :s], len(data.truth))
     return Answer(scores, scores, simulate(lambda x: terms(x) @ coefficients.T, data))
 
 
@@ -200,15 +203,15 @@ def make_methods(published_iterations: int) -> dict[str, Method]:
     """All methods by name, in the order of the tables."""
     plain, cv = SparseNODERegressor, SparseNODERegressorCV
     methods: dict[str, Method] = {
-        "skode": partial(skode, plain, {}),
-        "skode-cv": partial(skode, cv, {}),
-        "skode-dense": partial(skode, plain, {"penalty": None}),
+        "skode": partial(fit_skode, plain, {}),
+        "skode-cv": partial(fit_skode, cv, {}),
+        "skode-dense": partial(fit_skode, plain, {"penalty": None}),
     }
     for penalty in ("l1", "l0", "pathreg", "lassonet"):
-        methods[f"skode-{penalty}"] = partial(skode, plain, {"penalty": penalty})
+        methods[f"skode-{penalty}"] = partial(fit_skode, plain, {"penalty": penalty})
     for penalty in ("l1", "l0", "pathreg"):
         options = {"penalty": penalty, "field": "shared", "training": "trajectory"}
-        methods[f"skode-{penalty}-trajectory"] = partial(skode, plain, options)
+        methods[f"skode-{penalty}-trajectory"] = partial(fit_skode, plain, options)
     methods |= {
         "pathreg-published": partial(published, published_iterations),
         "pysindy": pysindy,
@@ -217,6 +220,7 @@ def make_methods(published_iterations: int) -> dict[str, Method]:
         "lasso-integral": lasso,
         "trees": trees,
         "correlation": correlation,
+        "knockout-z": knockouts,
         "persistence": partial(trivial, persistence),
         "training-mean": partial(trivial, training_mean),
         "smoothed-mean": partial(trivial, mean_trajectory),

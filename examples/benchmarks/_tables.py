@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 COLUMNS = ("AUROC", "AUPR", "F1", "balanced", "SHD", "edges", "NRMSE", "MSE", "VPT", "seconds", "MB")
+COSTS = ("seconds", "MB")
 
 
 class Row(NamedTuple):
@@ -31,6 +32,8 @@ def table(title: str, rows: list[Row]) -> str:
     for method in dict.fromkeys(row.method for row in rows):
         mine = [row for row in rows if row.method == method]
         done = [row for row in mine if not row.note]
+        if done and not any(np.isfinite(row.figures[c]) for row in done for c in COLUMNS if c not in COSTS):
+            continue  # it has nothing to say about this set
         cells = [cell(np.array([row.figures[c] for row in done])) for c in columns]
         notes = ", ".join(sorted({row.note for row in mine if row.note}))
         if notes:

@@ -3,7 +3,7 @@
     python examples/benchmarks/recovery.py [--data DIR] [--out DIR] [--sets lorenz96 chaos ...] [--methods skode ...]
                                            [--seeds 5] [--limit 600] [--published-iterations 500] [--quick]
 
-Writes ``recovery.md``, ``recovery.csv`` (one line per fit) and, where matplotlib is installed, ``recovery.png`` into the
+Writes ``recovery.md``, ``recovery.csv`` (one line per fit) and, with matplotlib, ``recovery.png`` into the
 output folder, and prints the tables as it goes. ``README.md`` beside this file describes sets, methods and columns.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from _measure import measure
-from _methods import ALWAYS, make_methods
+from _methods import ALWAYS, Answer, make_methods
 from _sets import FAMILIES, SETS, BenchmarkSet
 from _tables import COLUMNS, Row, figure, table
 
@@ -25,7 +25,7 @@ QUICK_SETS = ("lorenz96-short", "decays", "dense")
 QUICK_METHODS = ("skode", "pysindy", "lasso-integral", "trees", "correlation")
 
 
-def judge(data: BenchmarkSet, answer: object) -> dict[str, float]:
+def judge(data: BenchmarkSet, answer: Answer) -> dict[str, float]:
     """Every figure of one answer; nan where the method has no say."""
     found: dict[str, float] = {}
     if answer.scores is not None or answer.matrix is not None:
@@ -90,7 +90,7 @@ def main() -> None:
     known = list(make_methods(0))
     asked = arguments.methods or (QUICK_METHODS if arguments.quick else known)
     unknown = set(asked) - set(known)
-    names = [name for name in SETS if any(name.startswith(start) for start in arguments.sets)]
+    names = [name for name in SETS if any(not start or f"{name}-".startswith(f"{start}-") for start in arguments.sets)]
     if arguments.quick:
         arguments.seeds, names = 1, [name for name in names if name in QUICK_SETS]
     if unknown or not names:
