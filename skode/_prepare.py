@@ -302,6 +302,8 @@ def _scales(
     clock = np.concatenate([o + k for o, k in zip(trajectories.origin, knots, strict=True)])[:, None]
     clock_mean, clock_sd = _moments(clock, w.mean(axis=1, keepdims=True))
     low, high = everything.min(axis=0), everything.max(axis=0)
+    low[:d] = np.minimum(low[:d], trajectories.initial.min(axis=0))  # what is given may be asked again
+    high[:d] = np.maximum(high[:d], trajectories.initial.max(axis=0))
     shift, scale = (mean, sd) if velocity_sd is None else (np.r_[mean, np.zeros(d)], np.r_[sd, velocity_sd])
     return Scales(
         time_unit=time_unit,

@@ -14,6 +14,7 @@ from skode._capacity import can_widen, narrow, widen, widened
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._stage import Options, StageLosses
+from skode._threads import few_threads
 from skode._typing import FloatArray, Weights
 from skode.fields import AbstractField, PerTargetField
 from skode.objectives import matching_loss
@@ -103,17 +104,18 @@ def train(
             dynamics, alpha = replace(dynamics, field=field), torch.cat([alpha, alpha])
         losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)
         params = losses.start(params)
-        solved = prox_adam(
-            losses.loss,
-            params,
-            n_iter=max(1, round(stage.share * options.max_iter)),
-            learning_rate=options.learning_rate * stage.rate,
-            prox=losses.prox if stage.press != "none" else None,
-            validate=losses.held_out if losses.can_validate else None,
-            rates=rate_of,
-            tol=options.tol,
-            unit=float(len(problem.moving)),
-        )
+        with few_threads(field, problem, len(alpha)):
+            solved = prox_adam(
+                losses.loss,
+                params,
+                n_iter=max(1, round(stage.share * options.max_iter)),
+                learning_rate=options.learning_rate * stage.rate,
+                prox=losses.prox if stage.press != "none" else None,
+                validate=losses.held_out if losses.can_validate else None,
+                rates=rate_of,
+                tol=options.tol,
+                unit=float(len(problem.moving)),
+            )
         params = losses.finish(solved.params)
         if wide is not None:
             field, params, frozen = narrow(wide, params, problem)

@@ -161,9 +161,11 @@ class StabilitySelection(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
 
     def _check(self) -> None:
         if not isinstance(self.estimator, AbstractNODERegressor):
+            given = self.estimator
             raise TypeError(
                 "estimator must be a SparseNODERegressor or a SparseNODERegressorCV; got "
-                f"{type(self.estimator).__name__}. Put StabilitySelection inside a pipeline, not a pipeline inside it."
+                f"{f'the class {given.__name__}' if isinstance(given, type) else type(given).__name__}. "
+                "Pass one of them; in a pipeline put StabilitySelection last."
             )
         if not isinstance(self.n_pairs, numbers.Integral) or isinstance(self.n_pairs, bool):
             raise TypeError(f"n_pairs must be an integer >= 1; got {self.n_pairs!r}. Pass an int.")

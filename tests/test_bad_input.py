@@ -1,7 +1,7 @@
 """Bad input is refused in words, before anything is trained.
 
-Every message has three parts, in this order: what must hold, what was given, what to do. ``FIT``, ``ASK`` and
-``BUILD`` are the tables; a new kind of bad input is one line.
+Every message has three parts, in this order: what must hold, what was given, what to do. ``FIT``, ``CHOOSE``,
+``ASK`` and ``BUILD`` are the tables; a new kind of bad input is one line.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ import pytest
 import scipy.sparse as sp
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GroupKFold
 
 from skode import (
     GroupLasso,
     PathReg,
     SparseNODERegressor,
+    SparseNODERegressorCV,
+    StabilitySelection,
     SteadyStates,
     estimators,
     from_trajectories,
     make_questions,
+    model_selection,
+    regularization_path,
 )
 from skode.scoring import neg_nrmse_scorer
 
@@ -72,6 +78,19 @@ def changed(table, place, value):
 
 def frame_fit(X=FRAMES.X, y=FRAMES.y, **options):
     return fit(X, y, **options)
+
+
+def cv_fit(X=X, y=Y, groups=GROUPS, **options):
+    return SparseNODERegressorCV(**{"max_iter": 2, **options}).fit(X, y, groups=groups)
+
+
+def stable_fit(estimator=None, X=X, y=Y, **options):
+    base = SparseNODERegressor(max_iter=2) if estimator is None else estimator
+    return StabilitySelection(base, **options).fit(X, y)
+
+
+def path_of(X=X, y=Y, **options):
+    return regularization_path(X, y, **options)
 
 
 def case(name, call, fragment, error=ValueError):
@@ -295,6 +314,49 @@ ASK = [
     case("scorer: only anchors", lambda m, f: neg_nrmse_scorer(m, X[::7], Y[::7]), "rows that ask"),
 ]
 
+CHOOSE = [
+    case("dense", lambda: cv_fit(penalty=None), "exact zeros .* got penalty='none'|got penalty=None"),
+    case("no exact zeros", lambda: cv_fit(penalty="l1"), "exact zeros .* got penalty='l1'"),
+    case("one alpha", lambda: cv_fit(alphas=[0.1]), r"at least two different .* got \[0.1\]"),
+    case("one alpha twice", lambda: cv_fit(alphas=[0.1, 0.1]), "at least two different"),
+    case("no alphas", lambda: cv_fit(alphas=[]), "at least two different"),
+    case("negative alpha", lambda: cv_fit(alphas=[0.1, -0.1]), ">= 0"),
+    case("alphas with two axes", lambda: cv_fit(alphas=np.ones((2, 2)) * [[0.1], [0.2]]), "on one axis"),
+    case("alpha nan", lambda: cv_fit(alphas=[0.1, np.nan]), "alphas must be finite"),
+    case("words as alphas", lambda: cv_fit(alphas=["strong", "weak"]), "alphas must be numbers"),
+    case("alphas a number", lambda: cv_fit(alphas=0.1), "at least two different"),
+    case("one level", lambda: cv_fit(n_alphas=1), "n_alphas must be an integer >= 2; got 1"),
+    case("levels a fraction", lambda: cv_fit(n_alphas=2.5), "got 2.5", TypeError),
+    case("levels True", lambda: cv_fit(n_alphas=True), "got True", TypeError),
+    case("one fold", lambda: cv_fit(cv=1), "cv must be at least 2 folds.* got 1"),
+    case("folds True", lambda: cv_fit(cv=True), "got True"),
+    case("folds a fraction", lambda: cv_fit(cv=2.5), "got 2.5"),
+    case("folds a word", lambda: cv_fit(cv="many"), "cv must be an integer, a splitter"),
+    case("no splits", lambda: cv_fit(cv=[]), "cv must be an integer, a splitter"),
+    case("a split of three", lambda: cv_fit(cv=[([1], [2], [3])]), "cv must be an integer, a splitter"),
+    case("rows that are not there", lambda: cv_fit(cv=[(range(15), [99])]), "cv must be an integer, a splitter"),
+    case("a split without a test row", lambda: cv_fit(cv=[(range(15), [])]), "cv must be an integer, a splitter"),
+    case("a split that tests x0", lambda: cv_fit(cv=[(range(1, 21), [0])]), "no row with t > 0"),
+    case("a splitter by groups without groups", lambda: cv_fit(groups=None, cv=GroupKFold(2)), "cv must be"),
+    case("unknown rule", lambda: cv_fit(selection="worst"), "selection must be .* got 'worst'"),
+    case("negative edges", lambda: cv_fit(selection=-1), "selection must be .* got -1"),
+    case("rule True", lambda: cv_fit(selection=True), "got True"),
+    case("rule None", lambda: cv_fit(selection=None), "got None"),
+    case("stable: not ours", lambda: stable_fit(LinearRegression()), "got LinearRegression", TypeError),
+    case("stable: a class", lambda: stable_fit(SparseNODERegressor), "got the class Sparse", TypeError),
+    case("stable: no pairs", lambda: stable_fit(n_pairs=0), "n_pairs must be an integer >= 1; got 0"),
+    case("stable: half a pair", lambda: stable_fit(n_pairs=0.5), "got 0.5", TypeError),
+    case("stable: threshold 0", lambda: stable_fit(threshold=0.0), "threshold must be .* got 0.0"),
+    case("stable: threshold nan", lambda: stable_fit(threshold=np.nan), "threshold must be .* got nan"),
+    case("stable: threshold in percent", lambda: stable_fit(threshold=70), "threshold must be .* got 70"),
+    case("stable: threshold a word", lambda: stable_fit(threshold="high"), "got 'high'", TypeError),
+    case("stable: data", lambda: stable_fit(X=X[:, :2]), r"1 \+ d \+ m = 3 \+ m columns .* got 2"),
+    case("stable: settings inside", lambda: stable_fit(SparseNODERegressor(alpha=-1.0)), "alpha must be .* got -1"),
+    case("path: one alpha", lambda: path_of(alphas=[0.1]), "at least two different"),
+    case("path: another estimator", lambda: path_of(estimator=SparseNODERegressorCV()), "got Sparse", TypeError),
+    case("path: data", lambda: path_of(X=X[:, :2]), r"1 \+ d \+ m = 3 \+ m columns .* got 2"),
+]
+
 BUILD = [
     case("no trajectories", lambda: from_trajectories([], []), "at least one trajectory"),
     case("lengths differ", lambda: from_trajectories(STATES, T[:-1]), "one entry per observation"),
@@ -316,6 +378,7 @@ def nothing_is_trained(monkeypatch):
         pytest.fail("training began")
 
     monkeypatch.setattr(estimators, "fit_batch", trained)
+    monkeypatch.setattr(model_selection, "select", trained)
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +400,12 @@ def refuses(call, fragment, error):
 @pytest.mark.usefixtures("nothing_is_trained")
 @pytest.mark.parametrize(("call", "fragment", "error"), FIT)
 def test_fit_refuses(call, fragment, error):
+    refuses(call, fragment, error)
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+@pytest.mark.parametrize(("call", "fragment", "error"), CHOOSE)
+def test_choosing_refuses(call, fragment, error):
     refuses(call, fragment, error)
 
 

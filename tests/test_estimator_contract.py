@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skode import SparseNODERegressor
+from skode import SparseNODERegressor, SparseNODERegressorCV, StabilitySelection
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -22,6 +22,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:X must hold elapsed times:UserWarning"),
     pytest.mark.filterwarnings("ignore:t should not be negative:UserWarning"),
     pytest.mark.filterwarnings("ignore:The initial states in X should be named:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Choosing by cross-validation needs:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Stability selection needs:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The data should allow cv=:UserWarning"),
 ]
 
 QUICK = {"max_iter": 20}
@@ -56,13 +59,23 @@ def run(check, estimator):
         pytest.fail(f"a check was skipped: {reason}")
 
 
-@parametrize_with_checks([SparseNODERegressor(**QUICK)])
+CROSS_VALIDATED = SparseNODERegressorCV(**QUICK, n_alphas=2, cv=2)
+STABLE = StabilitySelection(SparseNODERegressor(max_iter=5), n_pairs=1)
+
+
+@parametrize_with_checks([SparseNODERegressor(**QUICK), CROSS_VALIDATED, STABLE])
 def test_passes_the_check(estimator, check):
     run(check, estimator)
 
 
 @pytest.mark.slow
-@parametrize_with_checks([SparseNODERegressor()])
+@parametrize_with_checks(
+    [
+        SparseNODERegressor(),
+        SparseNODERegressorCV(max_iter=20),
+        StabilitySelection(SparseNODERegressorCV(max_iter=5, n_alphas=2), n_pairs=1),
+    ]
+)
 def test_passes_the_check_as_constructed_by_default(estimator, check):
     run(check, estimator)
 
@@ -73,8 +86,9 @@ def test_passes_the_check_with_other_options(estimator, check):
     run(check, estimator)
 
 
-def test_no_check_is_left_out():
-    names = [check.func.__name__ for _, check in estimator_checks_generator(SparseNODERegressor())]
+@pytest.mark.parametrize("estimator", [SparseNODERegressor(), CROSS_VALIDATED, STABLE], ids=lambda e: type(e).__name__)
+def test_no_check_is_left_out(estimator):
+    names = [check.func.__name__ for _, check in estimator_checks_generator(estimator)]
     assert len(names) >= 60
     assert {"check_array_api_input", "check_sample_weight_equivalence_on_dense_data"} <= set(names)
 
@@ -83,8 +97,9 @@ def test_names_of_columns_are_checked_as_scikit_learn_does_it_for_its_own_estima
     check_dataframe_column_names_consistency("SparseNODERegressor", SparseNODERegressor(**QUICK))
 
 
-def test_only_poor_score_is_claimed():
-    tags = SparseNODERegressor().__sklearn_tags__()
+@pytest.mark.parametrize("estimator", [SparseNODERegressor(), CROSS_VALIDATED, STABLE], ids=lambda e: type(e).__name__)
+def test_only_poor_score_is_claimed(estimator):
+    tags = estimator.__sklearn_tags__()
     assert tags.regressor_tags.poor_score
     assert not (tags.no_validation or tags._skip_test or tags.non_deterministic)
     assert tags.target_tags.required and tags.target_tags.multi_output
