@@ -14,6 +14,8 @@ from skode.objectives import matching_errors
 
 N_BILINEAR = 4
 """Products of linear forms on offer: with the linear skip, enough for a quadratic law of a few variables."""
+FEWEST = 10
+"""Held-out rows below which there is no deciding."""
 EVIDENCE = 2.0
 """Standard errors by which held-out errors must fall before a model gets bilinear units."""
 
@@ -101,5 +103,5 @@ def narrow(wide: Wide, params: Weights, problem: Problem) -> Wide:
 
 
 def can_widen(field: PerTargetField, problem: Problem) -> bool:
-    """Whether there are no bilinear units yet, and held-out rows to decide by."""
-    return field.n_bilinear == 0 and problem.held_rows is not None
+    """Whether there are no bilinear units yet, and enough held-out rows to decide by."""
+    return field.n_bilinear == 0 and problem.held_rows is not None and len(problem.held_rows.slopes) >= FEWEST
