@@ -17,6 +17,8 @@ from skode.smooth import path, smooth
 
 _GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
 """Two-node Gauss-Legendre abscissae on [0, 1]; exact for cubic integrands."""
+LONGEST = 1.0
+"""Interval length, in medians, from which on a row's weight stops to grow."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def prepare(
 
     Over the interval [t_k, t_k+1] a trajectory obeys (x(t_k+1) - x(t_k)) / h = mean of f along the path. The left
     side comes from the smoothed states, the right side is a two-node Gauss-Legendre mean of the field at the
-    smoothed path: a regression with one row per interval and no solver in the loop. Rows are weighted by the
-    length of their interval, so that the loss is an integral over time whatever the sampling.
+    smoothed path: a regression with one row per interval and no solver in the loop. A row weighs as much as its
+    interval is long, because a short one divides noise by little time, but no more than a median interval: inside
+    a long gap the spline guesses, and the error of the guess is not the field's.
 
     Parameters
     ----------
@@ -186,7 +189,7 @@ def _interval_rows(
     nodes = sources.reshape(len(h), 2, sources.shape[1])  # there may be no interval
     change = np.diff(_standard(values, scales)[:, -d:], axis=0) / h
     slopes = np.where(scales.moving, change / np.where(scales.moving, scales.rate, 1.0), 0.0)
-    return _IntervalRows(nodes, slopes, h * 0.5 * (weights[:-1] + weights[1:]))
+    return _IntervalRows(nodes, slopes, np.minimum(h, LONGEST) * 0.5 * (weights[:-1] + weights[1:]))
 
 
 def _steady_rows(steady: SteadyRows, scales: Scales, mean_weight: FloatArray) -> _IntervalRows:

@@ -93,14 +93,14 @@ def test_elapsed_clocks_start_at_zero():
     assert p.knot_sources.shape[1] == 4
 
 
-def test_weights_of_the_rows_add_up_to_the_time_observed():
+def test_a_row_weighs_as_its_interval_is_long_up_to_the_median():
     times = [np.sort(np.random.default_rng(k).uniform(0.0, 3.0, 12)) for k in range(4)]
     states, _ = linear(times)
     p = prepared(states, times)
-    spans = np.array([t[-1] - t[0] for t in times])[match(p, states)] / p.scales.time_unit
-    for k, span in enumerate(spans):
+    gaps = [np.diff(times[k]) / np.median(np.concatenate([np.diff(t) for t in times])) for k in match(p, states)]
+    for k, gap in enumerate(gaps):
         mine = p.interval_trajectory == k
-        assert np.allclose(p.slope_weights[mine].sum(axis=0), span)
+        assert np.allclose(p.slope_weights[mine], np.minimum(gap, 1.0)[:, None])
         assert p.interval_place[mine].tolist() == list(range(11))
 
 
