@@ -18,7 +18,7 @@ from skode.recipe import Stage
 
 MINIBATCH = 512
 """Rows per iteration of matching; up to twice as many are used all at once."""
-STEP_TOLERANCE = 1e-3
+STEP_TOLERANCE = 5e-3
 """Largest change of a state, in standard deviations, when the steps of a training solve are doubled."""
 LARGEST_GRID = 16
 """Most steps per observation in a training solve."""
