@@ -108,7 +108,8 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         steady = check_steady(steady_states, layout, time_dependent=specification.time_dependent)
         alignment = learn_alignment(X, y, layout, sample_weight=weights)
         X = alignment.apply(X)
-        check_dynamics(X[weights > 0, 0])
+        used = (weights > 0) & np.isfinite(y).any(axis=1)
+        check_dynamics(X[used, 0])
         warn_backwards(X[weights > 0, 0])
 
         def tie(rows: IntArray) -> Trajectories:

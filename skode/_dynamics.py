@@ -85,7 +85,8 @@ class Dynamics:
                 return self.field(weights, z) * rate
 
             return first_order
-        speed = torch.as_tensor(s.velocity_sd * s.time_unit / s.state_sd, dtype=like.dtype, device=like.device)
+        held = np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)  # a constant state stays at x0
+        speed = torch.as_tensor(held, dtype=like.dtype, device=like.device)
 
         def second_order(t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
             z = self.sources(x, inputs[index], origin[index] + tick * t)

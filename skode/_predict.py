@@ -79,21 +79,29 @@ def _other_method(
     """Solve by torchdiffeq where it succeeds; elsewhere keep what the fixed grid gave."""
     out = fallback.copy()
     box = _box(fitted.scales)
+    tau = questions.times / fitted.scales.time_unit
     for k in np.unique(questions.trajectory):
-        rows = np.flatnonzero(questions.trajectory == k)
-        tau = tensor(questions.times[rows] / fitted.scales.time_unit, x0)
-        index = torch.tensor([int(k)], device=x0.device)
-        with torch.no_grad():
-            solved = integrate(
-                _only(slope, index),
-                x0[:, index],
-                tau.unsqueeze(0),
-                method=fitted.method,
-                n_steps=max(1, int(np.ceil(float(tau.abs().max()) / fitted.step))),
-            )[0, 0]
-        states = solved.cpu().numpy()
-        fine = np.isfinite(states).all(axis=1) & (states >= box[0]).all(axis=1) & (states <= box[1]).all(axis=1)
-        out[rows[fine]] = states[fine]
+        for sign in (1.0, -1.0):
+            rows = np.flatnonzero((questions.trajectory == k) & (sign * tau > 0))
+            if not len(rows):
+                continue
+            # The solve ends on the fixed grid, whatever is asked, so that no row changes the steps of another.
+            n_steps = int(np.ceil(np.abs(tau[rows]).max() / fitted.step))
+            asked = tensor(np.append(tau[rows], sign * n_steps * fitted.step), x0)
+            index = torch.tensor([int(k)], device=x0.device)
+            with torch.no_grad():
+                solved = integrate(
+                    _only(slope, index),
+                    x0[:, index],
+                    asked.unsqueeze(0),
+                    method=fitted.method,
+                    n_steps=n_steps,
+                    rtol=1e-9,
+                    atol=1e-10,
+                )[0, 0, :-1]
+            states = solved.cpu().numpy()
+            fine = np.isfinite(states).all(axis=1) & (states >= box[0]).all(axis=1) & (states <= box[1]).all(axis=1)
+            out[rows[fine]] = states[fine]
     return out
 
 

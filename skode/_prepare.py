@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ _GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
 """Two-node Gauss-Legendre abscissae on [0, 1]; exact for cubic integrands."""
 LONGEST = 1.0
 """Interval length, in medians, from which on a row's weight stops to grow."""
+LONG_GAP = 20.0
+"""Interval length, in medians, from which on nothing is known of the path inside: no row, and no window across."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def prepare(
     side comes from the smoothed states, the right side is a two-node Gauss-Legendre mean of the field at the
     smoothed path: a regression with one row per interval and no solver in the loop. A row weighs as much as its
     interval is long, because a short one divides noise by little time, but no more than a median interval: inside
-    a long gap the spline guesses, and the error of the guess is not the field's.
+    a long gap the spline guesses, and the error of the guess is not the field's. Beyond twenty medians a gap has no row at all.
 
     Parameters
     ----------
@@ -124,8 +126,10 @@ def prepare(
     Prepared
     """
     d = trajectories.n_states
+    trajectories = replace(trajectories, weights=trajectories.weights / trajectories.weights.max())
     raw = [_with_start(trajectories, k) for k in range(trajectories.n_trajectories)]
-    smoothed = smooth([r[0] for r in raw], [r[1] for r in raw], [r[2] for r in raw])
+    known = None if scales is None else scales.moving
+    smoothed = smooth([r[0] for r in raw], [r[1] for r in raw], [r[2] for r in raw], moves=known)
     paths, slopes_at_knots = _paths(smoothed.knots, smoothed.states, trajectories.velocity, order)
     weights = _knot_weights(raw, smoothed.knots)
     if scales is None:
@@ -189,7 +193,8 @@ def _interval_rows(
     nodes = sources.reshape(len(h), 2, sources.shape[1])  # there may be no interval
     change = np.diff(_standard(values, scales)[:, -d:], axis=0) / h
     slopes = np.where(scales.moving, change / np.where(scales.moving, scales.rate, 1.0), 0.0)
-    return _IntervalRows(nodes, slopes, np.minimum(h, LONGEST) * 0.5 * (weights[:-1] + weights[1:]))
+    length = np.where(h > LONG_GAP, 0.0, np.minimum(h, LONGEST))
+    return _IntervalRows(nodes, slopes, length * 0.5 * (weights[:-1] + weights[1:]))
 
 
 def _steady_rows(steady: SteadyRows, scales: Scales, mean_weight: FloatArray) -> _IntervalRows:
@@ -327,7 +332,7 @@ def _moments(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, Float
     """Weighted mean and standard deviation per column; an sd that is rounding error becomes 1."""
     mean = np.average(values, weights=weights, axis=0)
     sd = np.sqrt(np.average((values - mean) ** 2, weights=weights, axis=0))
-    floor = 1e-9 * np.maximum(np.abs(values).max(axis=0), np.finfo(np.float64).tiny)
+    floor = 1e-12 * np.maximum(np.abs(values).max(axis=0), np.finfo(np.float64).tiny)
     return mean, np.where(sd > floor, sd, 1.0)
 
 

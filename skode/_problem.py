@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skode._dynamics import tensor
-from skode._prepare import Prepared
+from skode._prepare import LONG_GAP, Prepared
 from skode._typing import BoolArray, IntArray
 from skode.objectives import Rows, Windows, matching_scale, window_scale
 
@@ -115,13 +115,14 @@ class _Piece(NamedTuple):
 
 
 def _window_pieces(prepared: Prepared, length: int, refine_start: bool) -> list[_Piece]:
-    """Consecutive windows of ``length`` intervals that share their end points."""
+    """Consecutive windows of ``length`` intervals that share their end points; none spans a long gap."""
     pieces = []
     for k, course in enumerate(prepared.courses):
-        n = len(course.times)
-        for first in range(0, n - 1, length):
-            knots = np.arange(first, min(first + length + 1, n))
-            pieces.append(_Piece(k, first, knots, first == course.given and not refine_start))
+        gaps = np.flatnonzero(np.diff(course.times) > LONG_GAP) + 1
+        for run in np.split(np.arange(len(course.times)), gaps):
+            for first in range(0, len(run) - 1, length):
+                knots = run[first : first + length + 1]
+                pieces.append(_Piece(k, int(knots[0]), knots, knots[0] == course.given and not refine_start))
     return pieces
 
 

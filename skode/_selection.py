@@ -23,7 +23,7 @@ from skode._folds import Folds
 from skode._prepare import prepare
 from skode._problem import Problem
 from skode._steady import SteadyRows
-from skode._train import Trained, train
+from skode._train import Trained, empty_where, train
 from skode._trajectories import Trajectories
 from skode._typing import AnyArray, FloatArray, IntArray, Weights
 from skode.fields import AbstractField
@@ -144,7 +144,13 @@ def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: 
     start = {name: value.expand(n_levels, *value.shape[1:]).clone() for name, value in pilot.params.items()}
     batch = Batch(alphas, np.full(n_levels, seed))
     trained = train(dynamics, spec.penalty, problem, batch, options_of(spec, press), start=start)
-    trained = trained._replace(pilot=trained.pilot + pilot.pilot, alpha_max=pilot.alpha_max.expand(n_levels))
+    top = pilot.alpha_max.expand(n_levels)
+    beyond = torch.as_tensor(alphas, dtype=top.dtype, device=top.device) >= top
+    trained = trained._replace(
+        weights=empty_where(dynamics.field, trained.weights, beyond),
+        pilot=trained.pilot + pilot.pilot,
+        alpha_max=top,
+    )
     masks = {name: (value != 0).to(value.dtype) for name, value in trained.weights.items()}
     paths = dynamics.field.by_variable(dynamics.field.paths(trained.weights))
     n_edges = (paths > 0).sum(-1).cpu().numpy().astype(np.int64)

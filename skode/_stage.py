@@ -129,7 +129,7 @@ class StageLosses:
         total = loss[:, problem.moving].sum(-1).nan_to_num(nan=torch.inf)
         if self.stage.press == "none":
             return total
-        return torch.where(self.alpha > 0, -float(self.n_checks), total)
+        return torch.where((self.alpha > 0) & total.isfinite(), -float(self.n_checks), total)
 
     def _masked(self, weights: Weights) -> Weights:
         return {name: value * self.frozen[name] for name, value in weights.items() if name in self.frozen}

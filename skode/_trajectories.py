@@ -213,8 +213,9 @@ def as_trajectories(
     trajectory = np.cumsum(keys.starts[first]) - 1
 
     heads = order[keys.starts]
+    offset = float(times.min()) if layout.time_only else 0.0  # later rows of one series start at a later clock
     if layout.time_only:
-        times = times - times.min()
+        times = times - offset
         initial = np.tile(_earliest(times, states, weights), (len(heads), 1))
     else:
         initial = columns[layout.initial, heads].T.copy()
@@ -230,7 +231,7 @@ def as_trajectories(
         initial=initial,
         velocity=columns[layout.velocity, heads].T.copy() if layout.has_velocity else None,
         inputs=columns[layout.inputs, heads].T.copy(),
-        origin=columns[layout.origin, heads].sum(axis=0),
+        origin=columns[layout.origin, heads].sum(axis=0) + offset,
         groups=codes[heads] if groups is not None else _joined(initial, states[times != 0], trajectory[times != 0]),
     )
 

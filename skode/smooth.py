@@ -18,7 +18,7 @@ N_STRENGTHS = 60
 ROBUST = 0.5  # 1 is plain generalised cross-validation
 LONG_SERIES = 300  # knots; beyond this the banded form is cheaper than the spectral one
 SHORT_INTERVAL = 1e-3  # of the trajectory's median interval
-CONSTANT_TOLERANCE = 1e-9  # of the largest absolute value of the variable
+CONSTANT_TOLERANCE = 1e-12  # of the largest absolute value of the variable
 LEVEL = 0.01  # probability that white noise is taken for movement
 FREQUENCIES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # where "slow" ends, as a fraction of the highest frequency
 
@@ -48,7 +48,11 @@ class _Piece(NamedTuple):
 
 
 def smooth(
-    times: Sequence[FloatArray], values: Sequence[FloatArray], weights: Sequence[FloatArray] | None = None
+    times: Sequence[FloatArray],
+    values: Sequence[FloatArray],
+    weights: Sequence[FloatArray] | None = None,
+    *,
+    moves: BoolArray | None = None,
 ) -> Smooth:
     r"""Smooth every trajectory by a natural cubic spline with one strength per variable.
 
@@ -121,7 +125,8 @@ def smooth(
         pieces.extend(_split(k, t, y, w, cache))
 
     noise, dof, strengths = _choose(pieces, knots, n_variables)
-    moves, constant_noise = _moving(pieces, n_variables)
+    found, constant_noise = _moving(pieces, n_variables)
+    moves = found if moves is None else moves
     n_pieces = np.zeros(n_variables)
     states = [np.full((len(t), n_variables), np.nan) for t in knots]
     for piece in pieces:
@@ -198,7 +203,7 @@ def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray, cache: dict[byte
 
 def _grid(knots: FloatArray, weights: FloatArray, cache: dict[bytes, AbstractGrid]) -> AbstractGrid:
     """Return the grid of these scaled knots, made once for all that share it up to shift and scale."""
-    knots, weights = np.round(knots, 11), np.round(weights, 11)
+    knots, weights = np.round(knots, 11), np.maximum(np.round(weights, 11), 1e-9)
     key = knots.tobytes() + weights.tobytes()
     if key not in cache:
         kind = SpectralGrid if len(knots) <= LONG_SERIES else BandedGrid

@@ -194,7 +194,7 @@ def prox_adam(
     final = torch.where(unsound[:, None], good, vector.detach())
     if best is not None and validate is not None:
         with torch.no_grad():
-            best.offer(vector, validate(views))
+            best.offer(final, validate(flat.views(final)))
         final = best.vector
     return Solved(
         params={name: view.clone() for name, view in flat.views(final).items()},
