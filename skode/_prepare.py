@@ -109,7 +109,8 @@ def prepare(
     side comes from the smoothed states, the right side is a two-node Gauss-Legendre mean of the field at the
     smoothed path: a regression with one row per interval and no solver in the loop. A row weighs as much as its
     interval is long, because a short one divides noise by little time, but no more than a median interval: inside
-    a long gap the spline guesses, and the error of the guess is not the field's. Beyond twenty medians a gap has no row at all.
+    a long gap the spline guesses, and the error of the guess is not the field's.
+    Beyond twenty medians a gap has no row at all.
 
     Parameters
     ----------
