@@ -265,7 +265,8 @@ def test_lengths_gaps_signs_and_repetitions_of_time():
         assert course.times[course.given] == 0.0  # the start is a knot although no row holds it
         assert (np.isnan(course.observed) == (course.weights == 0)).all()
         assert course.weights[course.given].sum() == 0  # and no observation
-    assert sum(course.weights.sum() for course in p.courses) == pytest.approx(np.isfinite(y).sum())
+    total = sum(course.weights.sum() for course in p.courses)
+    assert total == pytest.approx(np.isfinite(y).sum() / 2)  # in units of the heaviest row, a pair of replicates
     assert len(p.slopes) == sum(len(course.times) - 1 for course in p.courses)
 
 
@@ -276,7 +277,7 @@ def test_replicates_are_averaged_with_their_weights():
     p = prepare(found, order=1, time_dependent=False)
     (course,) = p.courses
     assert p.scales.user_states(course.observed)[1] == pytest.approx(3.0)
-    assert course.weights[:, 0].tolist() == [0.0, 3.0, 1.0]
+    assert course.weights[:, 0].tolist() == pytest.approx([0.0, 1.0, 1 / 3])  # by the heaviest
 
 
 def test_a_trajectory_of_its_anchor_alone_adds_no_row():

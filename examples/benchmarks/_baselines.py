@@ -30,10 +30,10 @@ def split(system: SimulatedSystem, n_train: int) -> Split:
     )
 
 
-def nrmse(data: Split, forecast: np.ndarray) -> float:
-    """Error of a forecast, the start left out, in standard deviations of the clean test states."""
+def nrmse(data: Split, forecast: np.ndarray, share: float = 1.0) -> float:
+    """Error of the first share of a forecast, its start left out, in standard deviations of the clean test states."""
     sd = data.test.reshape(-1, data.test.shape[-1]).std(axis=0)
-    error = ((forecast - data.test) / sd)[:, 1:]
+    error = ((forecast - data.test) / sd)[:, 1 : 1 + round(share * (data.test.shape[1] - 1))]
     return float(np.sqrt((error**2).mean()))
 
 
