@@ -28,6 +28,15 @@ class Wide(NamedTuple):
     frozen: Weights  # (2 * model, ...)
 
 
+class Narrow(NamedTuple):
+    """One model for each again."""
+
+    field: PerTargetField
+    params: Weights  # (model, ...)
+    frozen: Weights  # (model, ...)
+    chosen: torch.Tensor  # (model,) place on the doubled model axis
+
+
 def widened(field: PerTargetField) -> PerTargetField:
     """The same field with bilinear units on offer."""
     return replace(field, n_bilinear=N_BILINEAR)
@@ -63,7 +72,7 @@ def widen(field: PerTargetField, params: Weights, frozen: Weights, drawn: Weight
     return Wide(widened(field), doubled, masks)
 
 
-def narrow(wide: Wide, params: Weights, problem: Problem) -> Wide:
+def narrow(wide: Wide, params: Weights, problem: Problem) -> Narrow:
     """Keep the better half of the model axis, model by model.
 
     Bilinear units are kept where they lower the held-out error of the interval rows, summed over targets, by more
@@ -78,7 +87,7 @@ def narrow(wide: Wide, params: Weights, problem: Problem) -> Wide:
 
     Returns
     -------
-    Wide
+    Narrow
         With the model axis as before; without bilinear units if no model keeps them.
     """
     rows = problem.held_rows
@@ -89,17 +98,12 @@ def narrow(wide: Wide, params: Weights, problem: Problem) -> Wide:
     gain = plain - bilinear
     keep = gain.mean(dim=1) > EVIDENCE * gain.std(dim=1) / gain.shape[1] ** 0.5  # (model,), False for nan
 
-    def merge(value: torch.Tensor) -> torch.Tensor:
-        without, with_units = value.chunk(2)
-        return torch.where(keep.view(-1, *[1] * (value.ndim - 1)), with_units, without)
-
-    merged = {name: merge(value) for name, value in params.items()}
-    frozen = {name: merge(value) for name, value in wide.frozen.items()}
-    if bool(keep.any()):
-        return Wide(wide.field, merged, frozen)
-    names = [name for name in merged if name not in ("P", "R")]
-    field = replace(wide.field, n_bilinear=0)
-    return Wide(field, {name: merged[name] for name in names}, {name: frozen[name] for name in names})
+    chosen = torch.arange(len(keep), device=keep.device) + len(keep) * keep
+    field, names = wide.field, list(params)
+    if not bool(keep.any()):
+        field, names = replace(wide.field, n_bilinear=0), [name for name in names if name not in ("P", "R")]
+    kept = {name: params[name][chosen] for name in names}
+    return Narrow(field, kept, {name: wide.frozen[name][chosen] for name in names}, chosen)
 
 
 def can_widen(field: PerTargetField, problem: Problem) -> bool:

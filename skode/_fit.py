@@ -122,7 +122,6 @@ def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
         weight_decay=spec.weight_decay,
         widen=spec.widen,
         method=spec.method,
-        window=WINDOW,
         initial_exact=spec.initial_exact,
         device=spec.device,
         dtype=spec.dtype,

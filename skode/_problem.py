@@ -31,7 +31,6 @@ class Problem(NamedTuple):
     matching: torch.Tensor  # (target,) zero-model loss of interval rows
     shooting: torch.Tensor  # (target,) zero-model loss of windows
     whole: torch.Tensor  # (target,) zero-model loss of whole trajectories
-    every_row: Rows  # training and held-out rows
 
 
 def build_problem(
@@ -59,7 +58,7 @@ def build_problem(
     """
     like = torch.zeros(0, dtype=dtype, device=device)
     held = _held_blocks(prepared, window)
-    rows = Rows(tensor(prepared.nodes, like), tensor(prepared.slopes, like), tensor(prepared.slope_weights, like))
+    rows = every_row(prepared, like)
     row_held = torch.as_tensor(held, device=device)
     pieces = _window_pieces(prepared, window, refine_start)
     owner = prepared.interval_trajectory
@@ -84,8 +83,12 @@ def build_problem(
         matching=matching_scale(rows),
         shooting=window_scale(windows, noise),
         whole=window_scale(trajectories, noise),
-        every_row=rows,
     )
+
+
+def every_row(prepared: Prepared, like: torch.Tensor) -> Rows:
+    """All interval rows, none set aside."""
+    return Rows(tensor(prepared.nodes, like), tensor(prepared.slopes, like), tensor(prepared.slope_weights, like))
 
 
 def _held_blocks(prepared: Prepared, window: int) -> BoolArray:

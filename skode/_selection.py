@@ -21,7 +21,7 @@ from skode._fit import (
 from skode._fitted import Fitted
 from skode._folds import Folds
 from skode._prepare import prepare
-from skode._problem import Problem
+from skode._problem import Problem, every_row
 from skode._steady import SteadyRows
 from skode._train import Trained, empty_where, train
 from skode._trajectories import Trajectories
@@ -218,7 +218,7 @@ def _fold_losses(
     settings: dict[str, Any] = {"order": spec.order, "time_dependent": spec.time_dependent}
     prepared = prepare(train_part, **settings, steady=steady)
     problem = problem_of(spec, prepared)._replace(held_rows=None, held_windows=None)
-    test = problem_of(spec, prepare(test_part, **settings, scales=prepared.scales))
+    test = prepare(test_part, **settings, scales=prepared.scales)
     stages = tuple(replace(stage, settles=False) for stage in STAGED if stage.name == "refit")
     n_levels = len(path.alphas)
     # One set of initial weights for all levels: differences between levels are then differences of supports.
@@ -226,9 +226,7 @@ def _fold_losses(
     dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
     trained = train(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=path.masks)
     with torch.no_grad():
-        # Rows of the test part, those that were set aside inside it included.
-        rows = test.every_row
-        loss = matching_loss(field, trained.weights, rows, problem.matching)
+        loss = matching_loss(field, trained.weights, every_row(test, problem.matching), problem.matching)
     losses: FloatArray = loss.double().cpu().numpy()
     # What never moved in training, or was never seen in the test part, tells nothing of any level.
     seen = prepared.scales.moving & np.isfinite(test_part.states[test_part.times != 0]).any(axis=0)

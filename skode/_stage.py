@@ -37,7 +37,6 @@ class Options:
     weight_decay: float
     widen: bool  # whether targets may get bilinear units in the refit
     method: str
-    window: int
     initial_exact: bool
     device: torch.device
     dtype: torch.dtype

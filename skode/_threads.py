@@ -18,7 +18,7 @@ ONE_THREAD = 50_000_000
 def few_threads(field: AbstractField, problem: Problem, n_models: int) -> Iterator[None]:
     """Train small problems on one thread: to wake more costs longer than their matrix products take."""
     before = torch.get_num_threads()
-    rows = 2 * problem.every_row.slopes.shape[0]
+    rows = 2 * problem.rows.slopes.shape[0]
     width = field.hidden[0] * (field.n_targets if field.per_target else 1)
     if rows * width * field.n_sources * n_models < ONE_THREAD:
         torch.set_num_threads(1)

@@ -19,7 +19,8 @@ from skode._typing import FloatArray, Weights
 from skode.fields import AbstractField, PerTargetField
 from skode.objectives import matching_loss
 from skode.penalties import AbstractPenalty, NoPenalty
-from skode.solvers import prox_adam
+from skode.recipe import Stage
+from skode.solvers import Solved, prox_adam
 
 ADAPTIVE_FLOOR = 0.02
 """Smallest Jacobian share in the adaptive prices, which bounds them by 50."""
@@ -34,6 +35,10 @@ class StageReport(NamedTuple):
     failed: FloatArray  # (model,)
     n_iter: int
     seconds: float
+
+    def line(self, name: str) -> str:
+        """One line for a log."""
+        return f"{name}: loss {np.median(self.loss[-1]):.4g}, {np.median(self.n_edges):.0f} edges, {self.seconds:.1f} s"
 
 
 class Trained(NamedTuple):
@@ -90,55 +95,80 @@ def train(
     for stage in options.recipe:
         began = time.perf_counter()
         if stage.press == "adaptive":
-            effective = penalty.weights(field, params)
-            pilot = pilot + rms_jacobian(field, effective, problem)
-            adaptive = adaptive_prices(rms_jacobian(field, effective, problem))
+            rms = rms_jacobian(field, penalty.weights(field, params), problem)
+            pilot, adaptive = pilot + rms, adaptive_prices(rms)
         if stage.frozen and not isinstance(penalty, NoPenalty):
             params = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
             frozen = {name: (value != 0).to(value.dtype) for name, value in params.items()}
             penalty = NoPenalty()
-        wide = None
         if stage.widens and options.widen and isinstance(field, PerTargetField) and can_widen(field, problem):
             wide = widen(field, params, frozen, initial_weights(widened(field), batch, options))
-            field, params, frozen = wide
-            dynamics, alpha = replace(dynamics, field=field), torch.cat([alpha, alpha])
-        losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)
-        params = losses.start(params)
-        with few_threads(field, problem, len(alpha)):
-            solved = prox_adam(
-                losses.loss,
-                params,
-                n_iter=max(1, round(stage.share * options.max_iter)),
-                learning_rate=options.learning_rate * stage.rate,
-                prox=losses.prox if stage.press != "none" else None,
-                validate=losses.held_out if losses.can_validate else None,
-                rates=rate_of,
-                tol=options.tol,
-                unit=float(len(problem.moving)),
+            twice = StageLosses(
+                stage,
+                replace(dynamics, field=wide.field),
+                penalty,
+                problem,
+                alpha.repeat(2),
+                adaptive,
+                wide.frozen,
+                options,
             )
-        params = losses.finish(solved.params)
-        if wide is not None:
-            field, params, frozen = narrow(wide, params, problem)
-            dynamics, alpha = replace(dynamics, field=field), alpha.chunk(2)[0]
+            solved = _solve(twice, wide.params)
+            field, params, frozen, chosen = narrow(wide, solved.params, problem)
+            dynamics, solved = replace(dynamics, field=field), _only(solved, params, chosen)
+        else:
+            losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)
+            solved = _solve(losses, params)
+            params = solved.params
         if stage.name == "warm":
             pilot = 1e-3 * rms_jacobian(field, penalty.weights(field, params), problem)
             alpha_max = critical_alpha(field, penalty, problem, params)
-        paths = field.by_variable(field.paths(penalty.weights(field, params)))
-        report = StageReport(
-            loss=solved.losses.double().cpu().numpy(),
-            n_edges=(paths > 0).sum((-2, -1)).double().cpu().numpy(),
-            converged=(solved.converged | (not stage.settles)).cpu().numpy(),
-            failed=solved.failed.cpu().numpy(),
-            n_iter=solved.n_iter,
-            seconds=time.perf_counter() - began,
-        )
-        history[stage.name] = report
-        options.report(
-            f"{stage.name}: loss {np.median(report.loss[-1]):.4g}, "
-            f"{np.median(report.n_edges):.0f} edges, {report.seconds:.1f} s"
-        )
+        history[stage.name] = _report(stage, solved, field, penalty.weights(field, params), began)
+        options.report(history[stage.name].line(stage.name))
     weights = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
     return Trained(field, weights, params, pilot, history, alpha_max)
+
+
+def _solve(losses: StageLosses, params: Weights) -> Solved:
+    """Run the solver on one stage; its parameters come back with the support applied."""
+    stage, options, problem = losses.stage, losses.options, losses.problem
+    begin = losses.start(params)
+    with few_threads(losses.dynamics.field, problem, len(losses.alpha)):
+        solved = prox_adam(
+            losses.loss,
+            begin,
+            n_iter=max(1, round(stage.share * options.max_iter)),
+            learning_rate=options.learning_rate * stage.rate,
+            prox=losses.prox if stage.press != "none" else None,
+            validate=losses.held_out if losses.can_validate else None,
+            rates=rate_of,
+            tol=options.tol,
+            unit=float(len(problem.moving)),
+        )
+    return solved._replace(params=losses.finish(solved.params))
+
+
+def _only(solved: Solved, params: Weights, chosen: torch.Tensor) -> Solved:
+    """What the solver said of the chosen models alone."""
+    return solved._replace(
+        params=params,
+        losses=solved.losses[:, chosen],
+        converged=solved.converged[chosen],
+        failed=solved.failed[chosen],
+    )
+
+
+def _report(stage: Stage, solved: Solved, field: AbstractField, weights: Weights, began: float) -> StageReport:
+    """Put what a stage did into numpy."""
+    paths = field.by_variable(field.paths(weights))
+    return StageReport(
+        loss=solved.losses.double().cpu().numpy(),
+        n_edges=(paths > 0).sum((-2, -1)).double().cpu().numpy(),
+        converged=(solved.converged | (not stage.settles)).cpu().numpy(),
+        failed=solved.failed.cpu().numpy(),
+        n_iter=solved.n_iter,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def initial_weights(field: AbstractField, batch: Batch, options: Options) -> Weights:
@@ -153,14 +183,6 @@ def initial_weights(field: AbstractField, batch: Batch, options: Options) -> Wei
 def rate_of(name: str) -> float:
     """Gates move ten times as fast as weights: log a must travel some four units to close."""
     return 10.0 if name.endswith("log_alpha") else 1.0
-
-
-def mask_of(field: AbstractField, frozen: Weights, support: torch.Tensor) -> Weights:
-    """Zero the columns of all first-layer tensors outside the support."""
-    by_source = field.to_sources(support).unsqueeze(-2)
-    return {
-        name: value * by_source.to(value.dtype) if name in field.entries else value for name, value in frozen.items()
-    }
 
 
 def rms_jacobian(field: AbstractField, weights: Weights, problem: Problem) -> torch.Tensor:
