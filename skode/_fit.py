@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -74,14 +75,26 @@ def fit_batch(
     list of Fitted, one per model
     """
     spec = specification
-    prepared = prepare(trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=steady)
-    field = make_field(spec, trajectories.n_states, trajectories.n_inputs)
-    spec.penalty.check(field)
-    dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
-    problem = problem_of(spec, prepared)
+    prepared, dynamics, problem = set_up(trajectories, spec, steady)
     trained = train(dynamics, spec.penalty, problem, batch, options_of(spec, recipe_of(spec)))
     head = start_velocity_of(spec, prepared)
     return [fitted_model(model, trained, prepared, problem, spec, head) for model in range(batch.n_models)]
+
+
+class SetUp(NamedTuple):
+    """What training starts from."""
+
+    prepared: Prepared
+    dynamics: Dynamics
+    problem: Problem
+
+
+def set_up(trajectories: Trajectories, spec: Specification, steady: SteadyRows | None) -> SetUp:
+    """Prepare the data, and make the field that a specification names."""
+    prepared = prepare(trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=steady)
+    field = make_field(spec, trajectories.n_states, trajectories.n_inputs)
+    spec.penalty.check(field)
+    return SetUp(prepared, Dynamics(field, prepared.scales, spec.time_dependent), problem_of(spec, prepared))
 
 
 def start_velocity_of(spec: Specification, prepared: Prepared) -> StartVelocity | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,8 @@ from skode._dynamics import Dynamics
 from skode._fit import (
     Specification,
     fitted_model,
-    make_field,
     options_of,
-    problem_of,
+    set_up,
     start_velocity_of,
 )
 from skode._fitted import Fitted
@@ -101,11 +100,8 @@ def select(
     Selected
     """
     spec = specification
-    prepared = prepare(trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=steady)
-    field = make_field(spec, trajectories.n_states, trajectories.n_inputs)
-    spec.penalty.check(field)
-    dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
-    problem = problem_of(spec, prepared)
+    prepared, dynamics, problem = set_up(trajectories, spec, steady)
+    field = dynamics.field
     path = run_path(dynamics, problem, spec, np.sort(alphas)[::-1].copy(), seed)
     losses = np.zeros((len(folds.parts), *path.n_edges.shape))
     for k, (train_part, test_part) in enumerate(folds.parts):
@@ -215,15 +211,13 @@ def _fold_losses(
     steady: SteadyRows | None,
 ) -> FloatArray:
     """Held-out matching loss of every level and target on one fold.  # (level, target)"""
-    settings: dict[str, Any] = {"order": spec.order, "time_dependent": spec.time_dependent}
-    prepared = prepare(train_part, **settings, steady=steady)
-    problem = problem_of(spec, prepared)._replace(held_rows=None, held_windows=None)
-    test = prepare(test_part, **settings, scales=prepared.scales)
+    prepared, dynamics, problem = set_up(train_part, spec, steady)
+    problem = problem._replace(held_rows=None, held_windows=None)
+    test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
     stages = tuple(replace(stage, settles=False) for stage in STAGED if stage.name == "refit")
     n_levels = len(path.alphas)
     # One set of initial weights for all levels: differences between levels are then differences of supports.
     batch = Batch(np.zeros(n_levels), np.full(n_levels, seed))
-    dynamics = Dynamics(field, prepared.scales, spec.time_dependent)
     trained = train(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=path.masks)
     with torch.no_grad():
         loss = matching_loss(field, trained.weights, every_row(test, problem.matching), problem.matching)

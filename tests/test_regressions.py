@@ -109,3 +109,13 @@ def test_a_large_offset_hides_no_motion():
     X, y, groups = from_trajectories([s + 1e9 for s in rotation(6, noise=0.0)[0]], rotation(6)[1])
     model = SparseNODERegressor(max_iter=300, tol=1, random_state=0).fit(X, y, groups=groups)
     assert model._fitted.scales.moving.all() and model.score(X, y) > 0.8
+
+
+def test_a_fold_may_hold_nothing_but_a_far_observation():
+    times = np.append(np.arange(12.0), 400.0)
+    rng = np.random.default_rng(0)
+    states = [1.0 + np.exp(-0.3 * times)[:, None] * start for start in rng.normal(size=(6, 2))]
+    X, y, groups = from_trajectories(states, times)
+    far = X[:, 0] > 100
+    model = SparseNODERegressorCV(alphas=[0.5, 0.01], cv=[(np.flatnonzero(~far), np.flatnonzero(far))], **QUICK)
+    assert np.isfinite(model.fit(X, y, groups=groups).predict(X)).all()
