@@ -63,8 +63,10 @@ class Prepared:
     origin : array (trajectory,)
         Standard clock at elapsed time 0.
     groups : array (trajectory,)
-    nodes : array (interval, 2, source)
+    nodes : array (interval, node, source)
         Sources at the Gauss nodes of every interval, along the smoothed path.
+    quadrature : array (interval, node)
+        Weights of the nodes in the mean over an interval.
     slopes : array (interval, d)
         Mean slope of every target over every interval, in units of its rate.
     slope_weights : array (interval, d)
@@ -86,6 +88,7 @@ class Prepared:
     origin: FloatArray
     groups: IntArray
     nodes: FloatArray
+    quadrature: FloatArray
     slopes: FloatArray
     slope_weights: FloatArray
     interval_trajectory: IntArray
@@ -161,6 +164,7 @@ def prepare(
         origin=origin,
         groups=trajectories.groups,
         nodes=np.concatenate([r.nodes for r in rows]),
+        quadrature=np.concatenate([np.full(r.nodes.shape[:2], 0.5) for r in rows]),
         slopes=np.concatenate([r.slopes for r in rows]),
         slope_weights=np.concatenate([r.weights for r in rows]),
         interval_trajectory=np.concatenate(owner),

@@ -88,7 +88,8 @@ def build_problem(
 
 def every_row(prepared: Prepared, like: torch.Tensor) -> Rows:
     """All interval rows, none set aside."""
-    return Rows(tensor(prepared.nodes, like), tensor(prepared.slopes, like), tensor(prepared.slope_weights, like))
+    arrays = (prepared.nodes, prepared.quadrature, prepared.slopes, prepared.slope_weights)
+    return Rows(*(tensor(array, like) for array in arrays))
 
 
 def _held_blocks(prepared: Prepared, window: int) -> BoolArray:
@@ -146,11 +147,15 @@ def _windows(prepared: Prepared, pieces: list[_Piece], like: torch.Tensor) -> Wi
     start, spread = np.zeros((len(pieces), n_states)), np.zeros((len(pieces), n_states))
     times, targets = np.zeros((len(pieces), size)), np.zeros((len(pieces), size, d))
     weights, clock = np.zeros((len(pieces), size, d)), np.zeros(len(pieces))
+    after = np.full(len(pieces), -1)
+    begins = {(piece.trajectory, piece.start): row for row, piece in enumerate(pieces)}
     tick = prepared.scales.time_unit / prepared.scales.clock_sd
     free = np.concatenate([prepared.noise, np.full(n_states - d, VELOCITY_SPREAD)])
     for row, piece in enumerate(pieces):
         course = prepared.courses[piece.trajectory]
         n = len(piece.knots)
+        if piece.knots[-1] != piece.start:
+            after[row] = begins.get((piece.trajectory, int(piece.knots[-1])), -1)
         times[row, :n] = course.times[piece.knots] - course.times[piece.start]
         times[row, n:] = times[row, n - 1]
         observed, weight = course.observed[piece.knots], course.weights[piece.knots]
@@ -165,4 +170,5 @@ def _windows(prepared: Prepared, pieces: list[_Piece], like: torch.Tensor) -> Wi
         clock[row] = prepared.origin[piece.trajectory] + course.times[piece.start] * tick
     inputs = prepared.inputs[[piece.trajectory for piece in pieces]]
     arrays = (start, spread, times, targets, weights, inputs, clock)
-    return Windows(*(tensor(array, like) for array in arrays))
+    tensors = [tensor(array, like) for array in arrays]
+    return Windows(*tensors, torch.as_tensor(after, device=like.device))

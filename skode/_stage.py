@@ -12,7 +12,7 @@ from skode._problem import Problem
 from skode._typing import Weights
 from skode.fields import AbstractField
 from skode.integrate import double_step
-from skode.objectives import Rows, Windows, matching_loss, window_loss
+from skode.objectives import Rows, Windows, matching_loss, seam_loss, solve_windows, window_loss, window_starts
 from skode.penalties import AbstractPenalty
 from skode.recipe import Stage
 
@@ -22,6 +22,8 @@ STEP_TOLERANCE = 5e-3
 """Largest change of a state, in standard deviations, when the steps of a training solve are doubled."""
 LARGEST_GRID = 16
 """Most steps per observation in a training solve."""
+STIFFNESS = 5.0
+"""How much more a jump between two windows costs than an error of the same size at an observation."""
 SHIFT = "start.shift"
 """Name of the corrections of window starts among the parameters of a stage."""
 
@@ -124,7 +126,7 @@ class StageLosses:
         if self.stage.objective == "match":
             loss = matching_loss(self.dynamics.field, weights, problem.held_rows, problem.matching)
         else:
-            loss = self._window_loss(weights, problem.held_windows, None)
+            loss = self._window_loss(weights, problem.held_windows, problem.shooting, None)
         total = loss[:, problem.moving].sum(-1).nan_to_num(nan=torch.inf)
         if self.stage.press == "none":
             return total
@@ -138,27 +140,18 @@ class StageLosses:
         if self.stage.objective == "match":
             return matching_loss(self.dynamics.field, weights, self._minibatch(problem.rows), problem.matching)
         if self.stage.objective == "windows":
-            return self._window_loss(weights, problem.windows, shift)
-        return window_loss(
-            self.dynamics,
-            weights,
-            problem.trajectories,
-            problem.whole,
-            shift=shift,
-            n_steps=self.n_steps,
-            method=self.options.method,
-        )
+            return self._window_loss(weights, problem.windows, problem.shooting, shift)
+        return self._window_loss(weights, problem.trajectories, problem.whole, shift)
 
-    def _window_loss(self, weights: Weights, windows: Windows, shift: torch.Tensor | None) -> torch.Tensor:
-        return window_loss(
-            self.dynamics,
-            weights,
-            windows,
-            self.problem.shooting,
-            shift=shift,
-            n_steps=self.n_steps,
-            method=self.options.method,
-        )
+    def _window_loss(
+        self, weights: Weights, windows: Windows, scale: torch.Tensor, shift: torch.Tensor | None
+    ) -> torch.Tensor:
+        start = window_starts(windows, shift, self.alpha.shape[0])
+        states = solve_windows(self.dynamics, weights, windows, start, n_steps=self.n_steps, method=self.options.method)
+        loss = window_loss(states, windows, scale)
+        if shift is None:  # starts are what they are: a jump tells of their noise
+            return loss
+        return loss + STIFFNESS * seam_loss(states, start, windows, scale)
 
     def _minibatch(self, rows: Rows) -> Rows:
         n_rows = rows.slopes.shape[0]

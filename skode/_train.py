@@ -13,7 +13,7 @@ from skode._batch import Batch
 from skode._capacity import can_widen, narrow, widen, widened
 from skode._dynamics import Dynamics
 from skode._problem import Problem
-from skode._stage import Options, StageLosses
+from skode._stage import SHIFT, Options, StageLosses
 from skode._threads import few_threads
 from skode._typing import FloatArray, Weights
 from skode.fields import AbstractField, PerTargetField
@@ -181,8 +181,12 @@ def initial_weights(field: AbstractField, batch: Batch, options: Options) -> Wei
 
 
 def rate_of(name: str) -> float:
-    """Gates move ten times as fast as weights: log a must travel some four units to close."""
-    return 10.0 if name.endswith("log_alpha") else 1.0
+    """Learning rate relative to that of weights.
+
+    Gates move ten times as fast, because log a must travel some four units to close; starts of windows, whose unit
+    is the noise, five times.
+    """
+    return 10.0 if name.endswith("log_alpha") else 5.0 if name == SHIFT else 1.0
 
 
 def rms_jacobian(field: AbstractField, weights: Weights, problem: Problem) -> torch.Tensor:

@@ -19,7 +19,8 @@ from skode.integrate import integrate
 class Rows(NamedTuple):
     """Interval rows of the matching regression."""
 
-    sources: torch.Tensor  # (interval, 2, source)
+    sources: torch.Tensor  # (interval, node, source)
+    quadrature: torch.Tensor  # (interval, node), weights of the nodes in the mean over an interval
     slopes: torch.Tensor  # (interval, target)
     weights: torch.Tensor  # (interval, target)
 
@@ -38,10 +39,14 @@ class Windows(NamedTuple):
     weights: torch.Tensor  # (window, time, target), 0 where missing or padded
     inputs: torch.Tensor  # (window, input)
     origin: torch.Tensor  # (window,), standard clock at the start
+    after: torch.Tensor  # (window,), the window that starts where this one ends; -1 if there is none
 
     def select(self, index: torch.Tensor) -> Windows:
-        """Some of the windows."""
-        return Windows(*(part[index] for part in self))
+        """Some of the windows, by a mask; a window whose successor is not among them has none."""
+        place = torch.where(index, index.cumsum(0) - 1, -1)
+        after = torch.where(self.after >= 0, place[self.after], -1)
+        some = self._replace(after=after)
+        return Windows(*(part[index] for part in some))
 
 
 def matching_scale(rows: Rows) -> torch.Tensor:
@@ -53,7 +58,7 @@ def matching_scale(rows: Rows) -> torch.Tensor:
 def matching_loss(field: AbstractField, weights: Weights, rows: Rows, scale: torch.Tensor) -> torch.Tensor:
     """Mean squared error of the mean slope over every interval.
 
-    loss_i = sum_k w_ki (slope_ki - mean over Gauss nodes of F_i)^2 / sum_k w_ki / scale_i
+    loss_i = sum_k w_ki (slope_ki - sum over nodes of quadrature F_i)^2 / sum_k w_ki / scale_i
 
     Parameters
     ----------
@@ -73,7 +78,8 @@ def matching_loss(field: AbstractField, weights: Weights, rows: Rows, scale: tor
 def matching_errors(field: AbstractField, weights: Weights, rows: Rows) -> torch.Tensor:
     """Weighted squared error of the mean slope of every interval.  # (model, interval, target)"""
     slopes = field(weights, rows.sources.flatten(0, 1).unsqueeze(0))  # (model, interval * node, target)
-    mean = 0.5 * (slopes[:, 0::2] + slopes[:, 1::2])
+    slopes = slopes.reshape(slopes.shape[0], *rows.quadrature.shape, slopes.shape[-1])  # over nodes
+    mean = (rows.quadrature.unsqueeze(-1) * slopes).sum(dim=2)
     return rows.weights * (rows.slopes - mean) ** 2
 
 
@@ -86,39 +92,85 @@ def window_scale(windows: Windows, floor: torch.Tensor) -> torch.Tensor:
     return torch.maximum(loss, floor).clamp_min(1e-12)
 
 
-def window_loss(
-    dynamics: Dynamics,
-    weights: Weights,
-    windows: Windows,
-    scale: torch.Tensor,
-    *,
-    shift: torch.Tensor | None,
-    n_steps: int,
-    method: str = "rk4",
+def window_starts(windows: Windows, shift: torch.Tensor | None, n_models: int) -> torch.Tensor:
+    """Where the solutions start: as prepared, plus ``shift`` in units of the spread.  # (model, window, state)"""
+    start = windows.start.expand(n_models, -1, -1)
+    return start if shift is None else start + windows.spread * shift
+
+
+def solve_windows(
+    dynamics: Dynamics, weights: Weights, windows: Windows, start: torch.Tensor, *, n_steps: int, method: str = "rk4"
 ) -> torch.Tensor:
-    """Mean squared error of the solution of every window at the observation times.
+    """Solution of every window at its observation times.
 
     Parameters
     ----------
     dynamics : Dynamics
     weights : dict of tensors  # (model, ...)
     windows : Windows
-    scale : tensor  # (target,), from ``window_scale``
-    shift : tensor or None  # (model, window, state), corrections of the starts in units of their spread
+    start : tensor  # (model, window, state)
     n_steps : int
         Steps of the Runge-Kutta grid per window.
     method : str
 
     Returns
     -------
+    tensor  # (model, window, time, state)
+    """
+    slope = dynamics.slope(weights, windows.inputs, windows.origin)
+    return integrate(slope, start, windows.times, method=method, n_steps=n_steps)
+
+
+def window_loss(states: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of solutions at the observation times.
+
+    Parameters
+    ----------
+    states : tensor  # (model, window, time, state), from ``solve_windows``
+    windows : Windows
+    scale : tensor  # (target,), from ``window_scale``
+
+    Returns
+    -------
     tensor  # (model, target)
     """
-    n_models = next(iter(weights.values())).shape[0]
-    start = windows.start.expand(n_models, -1, -1)
-    if shift is not None:
-        start = start + windows.spread * shift
-    slope = dynamics.slope(weights, windows.inputs, windows.origin)
-    states = integrate(slope, start, windows.times, method=method, n_steps=n_steps)
     d = windows.targets.shape[-1]
     error = windows.weights * (windows.targets - states[..., :d]) ** 2
     return error.sum(dim=(1, 2)) / (windows.weights.sum((0, 1)).clamp_min(1e-30) * scale)
+
+
+def seam_loss(states: torch.Tensor, start: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
+    """Squared jumps where one window ends and the next begins, counted as errors of one observation each.
+
+    A start is known as well as its own observation; solutions that must also meet the start after them tie the
+    windows of a trajectory together, so that all its observations inform every start.
+
+    loss_i = sum over seams of (end_i - next start_i)^2 / (number of observations_i scale_i)
+
+    The velocity of a second-order system counts with its target, in units of its own spread.
+
+    Parameters
+    ----------
+    states : tensor  # (model, window, time, state), from ``solve_windows``
+    start : tensor  # (model, window, state), from ``window_starts``
+    windows : Windows
+    scale : tensor  # (target,), from ``window_scale``
+
+    Returns
+    -------
+    tensor  # (model, target)
+
+    References
+    ----------
+    "A multiple shooting algorithm for direct solution of optimal control problems", 1984,
+    doi 10.1016/S1474-6670(17)61205-9 (the seams); here they are soft, because the model is not exact.
+    """
+    d = windows.targets.shape[-1]
+    seam = windows.after >= 0
+    jump = states[:, seam, -1] - start[:, windows.after[seam]]
+    spread = windows.spread[windows.after[seam]]
+    squares = jump[..., :d] ** 2
+    if jump.shape[-1] > d:
+        squares = squares + (jump[..., d:] * spread[..., :d] / spread[..., d:].clamp_min(1e-30)) ** 2
+    n_observations = (windows.weights > 0).sum((0, 1)).clamp_min(1)
+    return squares.sum(dim=1) / (n_observations * scale)

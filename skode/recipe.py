@@ -47,11 +47,11 @@ class Stage:
 
 
 STAGED: tuple[Stage, ...] = (
-    Stage("warm", "match", 0.10),
-    Stage("pilot", "match", 0.25, press="uniform", most=0.05),
-    Stage("press", "match", 0.30, press="adaptive", settles=True),
-    Stage("refit", "match", 0.25, frozen=True, widens=True, settles=True),
-    Stage("finish", "windows", 0.10, frozen=True),
+    Stage("warm", "match", 0.09),
+    Stage("pilot", "match", 0.23, press="uniform", most=0.05),
+    Stage("press", "match", 0.27, press="adaptive", settles=True),
+    Stage("refit", "match", 0.23, frozen=True, widens=True, settles=True),
+    Stage("finish", "windows", 0.18, frozen=True),
 )
 """Match in integral form, press twice, cut, refit on the support, finish through the solver."""
 

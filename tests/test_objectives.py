@@ -15,7 +15,17 @@ from skode._scales import Scales
 from skode._trajectories import as_trajectories
 from skode.fields import PerTargetField, SharedField
 from skode.integrate import integrate
-from skode.objectives import Rows, Windows, matching_loss, matching_scale, window_loss, window_scale
+from skode.objectives import (
+    Rows,
+    Windows,
+    matching_loss,
+    matching_scale,
+    seam_loss,
+    solve_windows,
+    window_loss,
+    window_scale,
+    window_starts,
+)
 
 FIELDS = {
     "per_target": PerTargetField(3, 4, (5,), "tanh", (0, 1, 2, 3)),
@@ -53,7 +63,9 @@ def silent(field, n_models=1):
 
 
 def rows_of(n_rows=11, seed=1):
-    return Rows(random(n_rows, 2, 4, seed=seed), random(n_rows, 3, seed=seed + 1), random(n_rows, 3, seed=7).abs())
+    quadrature = torch.tensor([0.3, 0.7], dtype=torch.float64).expand(n_rows, 2)
+    slopes, weights = random(n_rows, 3, seed=seed + 1), random(n_rows, 3, seed=7).abs()
+    return Rows(random(n_rows, 2, 4, seed=seed), quadrature, slopes, weights)
 
 
 def windows_of(n_windows=4, n_times=6, seed=1):
@@ -68,7 +80,13 @@ def windows_of(n_windows=4, n_times=6, seed=1):
         weights=weights,
         inputs=random(n_windows, 1, seed=seed + 3),
         origin=torch.zeros(n_windows, dtype=torch.float64),
+        after=torch.full((n_windows,), -1),
     )
+
+
+def loss_of(dynamics, weights, windows, scale, *, shift=None, **options):
+    start = window_starts(windows, shift, next(iter(weights.values())).shape[0])
+    return window_loss(solve_windows(dynamics, weights, windows, start, **options), windows, scale)
 
 
 @pytest.mark.parametrize("kind", FIELDS)
@@ -82,7 +100,10 @@ def test_matching_loss_equals_an_explicit_loop(kind):
             total = 0.0
             for k in range(len(rows.slopes)):
                 at_nodes = [float(field(one, z.view(1, 1, -1))[0, 0, target]) for z in rows.sources[k]]
-                total += float(rows.weights[k, target]) * (float(rows.slopes[k, target]) - sum(at_nodes) / 2) ** 2
+                total += (
+                    float(rows.weights[k, target])
+                    * (float(rows.slopes[k, target]) - 0.3 * at_nodes[0] - 0.7 * at_nodes[1]) ** 2
+                )
             expected = total / float(rows.weights[:, target].sum()) / float(scale[target])
             assert float(found[model, target]) == pytest.approx(expected, rel=1e-12)
 
@@ -98,7 +119,7 @@ def test_the_zero_model_has_matching_loss_one(kind):
 def test_rows_without_weight_do_not_count():
     field, rows = FIELDS["per_target"], rows_of()
     weights = drawn(field)
-    extra = Rows(1e6 * torch.ones(2, 2, 4), 1e6 * torch.ones(2, 3), torch.zeros(2, 3))
+    extra = Rows(1e6 * torch.ones(2, 2, 4), torch.ones(2, 2), 1e6 * torch.ones(2, 3), torch.zeros(2, 3))
     more = Rows(*(torch.cat([a, b.double()]) for a, b in zip(rows, extra, strict=True)))
     scale = matching_scale(rows)
     torch.testing.assert_close(matching_scale(more), scale, rtol=1e-13, atol=0)
@@ -131,7 +152,9 @@ def true_linear_field():
 
 def test_matching_loss_of_the_true_linear_field_vanishes():
     prepared, field, weights = true_linear_field()
-    rows = Rows(*(torch.tensor(a) for a in (prepared.nodes, prepared.slopes, prepared.slope_weights)))
+    rows = Rows(
+        *(torch.tensor(a) for a in (prepared.nodes, prepared.quadrature, prepared.slopes, prepared.slope_weights))
+    )
     assert matching_loss(field, weights, rows, matching_scale(rows)).max() < 1e-5
     weights["K"][0, 0, 0, 1] *= 0.9
     loss = matching_loss(field, weights, rows, matching_scale(rows))[0]
@@ -150,10 +173,11 @@ def test_window_loss_of_the_true_linear_field_vanishes():
         weights=torch.tensor(np.stack([c.weights for c in prepared.courses])),
         inputs=torch.zeros(n, 0),
         origin=torch.zeros(n),
+        after=torch.full((n,), -1),
     )
     scale = window_scale(windows, torch.zeros(3))
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
-    assert window_loss(dynamics, weights, windows, scale, shift=None, n_steps=100).max() < 1e-10
+    assert loss_of(dynamics, weights, windows, scale, n_steps=100).max() < 1e-10
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
@@ -163,7 +187,7 @@ def test_window_loss_equals_an_explicit_loop(method, shifted):
     weights, scale = drawn(field), torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
     dynamics = Dynamics(field, SCALES, time_dependent=False)
     shift = random(2, 4, 3, seed=9) if shifted else None
-    found = window_loss(dynamics, weights, windows, scale, shift=shift, n_steps=40, method=method)
+    found = loss_of(dynamics, weights, windows, scale, shift=shift, n_steps=40, method=method)
     for model in range(2):
         one = {name: value[model : model + 1] for name, value in weights.items()}
         total, mass = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -185,7 +209,7 @@ def test_the_zero_model_has_window_loss_one():
     field, windows = FIELDS["per_target"], windows_of()
     dynamics = Dynamics(field, SCALES, time_dependent=False)
     scale = window_scale(windows, torch.zeros(3))
-    loss = window_loss(dynamics, silent(field), windows, scale, shift=None, n_steps=5)
+    loss = loss_of(dynamics, silent(field), windows, scale, n_steps=5)
     assert torch.allclose(loss, torch.ones(1, 3, dtype=torch.float64))
 
 
@@ -206,12 +230,42 @@ def test_the_window_loss_of_a_diverging_model_stays_its_own():
     wild = {name: value.clone() for name, value in weights.items()}
     wild["K"][1] = 1e8 * torch.eye(3, 4)
     leaves = {name: value.requires_grad_(True) for name, value in wild.items()}
-    both = window_loss(dynamics, leaves, windows, scale, shift=None, n_steps=10)
+    both = loss_of(dynamics, leaves, windows, scale, n_steps=10)
     one = {name: value.clone().requires_grad_(True) for name, value in alone.items()}
-    single = window_loss(dynamics, one, windows, scale, shift=None, n_steps=10)
+    single = loss_of(dynamics, one, windows, scale, n_steps=10)
     assert not both[1].isfinite().all()
     torch.testing.assert_close(both[:1], single, rtol=1e-12, atol=0)
     ours = torch.autograd.grad(both[0].sum(), list(leaves.values()))
     theirs = torch.autograd.grad(single.sum(), list(one.values()))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a[:1], b, rtol=1e-10, atol=1e-14)
+
+
+def test_selected_windows_keep_their_successors():
+    windows = windows_of(5)._replace(after=torch.tensor([1, 2, -1, 4, -1]))
+    some = windows.select(torch.tensor([True, True, False, True, True]))
+    assert some.after.tolist() == [1, -1, 3, -1]
+    assert torch.equal(some.start[some.after[2]], windows.start[windows.after[3]])
+
+
+def test_seams_count_jumps_as_errors_of_one_observation():
+    windows = windows_of(3)._replace(after=torch.tensor([2, -1, -1]))
+    start, states = random(2, 3, 3, seed=4), random(2, 3, 6, 3, seed=5)
+    scale = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+    jump = states[:, 0, -1] - start[:, 2]
+    n_observations = (windows.weights > 0).sum((0, 1))
+    torch.testing.assert_close(seam_loss(states, start, windows, scale), jump**2 / (n_observations * scale))
+
+
+def test_a_solution_cut_into_windows_has_no_seams_to_pay_for():
+    field = PerTargetField(3, 3, (2,), "tanh", (0, 1, 2))
+    weights = drawn(field, n_models=1)
+    dynamics = Dynamics(field, SCALES, time_dependent=False)
+    times = torch.linspace(0.0, 1.0, 6, dtype=torch.float64)
+    windows = windows_of(2)._replace(
+        times=times.expand(2, -1), after=torch.tensor([1, -1]), inputs=torch.zeros(2, 0, dtype=torch.float64)
+    )
+    first = integrate(dynamics.slope(weights, windows.inputs, windows.origin), windows.start[None], windows.times)
+    start = torch.stack([windows.start[0], first[0, 0, -1]])[None]
+    states = solve_windows(dynamics, weights, windows, start, n_steps=20)
+    assert seam_loss(states, start, windows, torch.ones(3)).max() < 1e-8
