@@ -170,5 +170,4 @@ def _windows(prepared: Prepared, pieces: list[_Piece], like: torch.Tensor) -> Wi
         clock[row] = prepared.origin[piece.trajectory] + course.times[piece.start] * tick
     inputs = prepared.inputs[[piece.trajectory for piece in pieces]]
     arrays = (start, spread, times, targets, weights, inputs, clock)
-    tensors = [tensor(array, like) for array in arrays]
-    return Windows(*tensors, torch.as_tensor(after, device=like.device))
+    return Windows(*[tensor(array, like) for array in arrays] + [torch.as_tensor(after, device=like.device)])
