@@ -71,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode.recipe": TYPES,
     "skode._batch": TYPES,
     "skode.solvers": TYPES,
+    "skode.least_squares": TYPES,
     "skode._dynamics": TYPES | {"skode._scales", "skode.fields"},
     "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     # where they meet

@@ -135,6 +135,19 @@ class AbstractField(ABC):
         out = torch.zeros(*squares.shape[:-1], self.n_variables, dtype=squares.dtype, device=squares.device)
         return out.index_add(-1, index, squares)
 
+    def to_columns(self, values: torch.Tensor) -> torch.Tensor:
+        """Entries of the source axis as the last axis of ``entries`` has them; the same unless columns are packed.
+
+        Parameters
+        ----------
+        values : tensor  # (..., target, source)
+
+        Returns
+        -------
+        tensor  # (..., target, column)
+        """
+        return values
+
     def to_sources(self, values: torch.Tensor) -> torch.Tensor:
         """Repeat entries of the variable axis for every source that belongs to the variable.
 

@@ -67,29 +67,10 @@ class PerTargetField(AbstractField):
         return torch.cat([weights[name] for name in self.entries], dim=-2)  # (model, target, row, source)
 
     def _combine(self, weights: Weights, rows: torch.Tensor) -> torch.Tensor:
-        """Apply what follows the first product: (model, target, sample, row) to (model, target, sample)."""
-        activation = ACTIVATIONS[self.activation]
-        n_hidden, last = self.hidden[0], len(self.hidden)
-        linear = rows[..., n_hidden]
-        h = activation(rows[..., :n_hidden] + weights["b0"])
-        for k in range(1, last):
-            h = activation(h @ weights[f"W{k}"].mT + weights[f"b{k}"])
-        slopes = (h * weights[f"W{last}"]).sum(dim=-1) + linear + weights[f"b{last}"].squeeze(-1)
-        if self.n_bilinear:
-            left, right = rows[..., n_hidden + 1 :].chunk(2, dim=-1)
-            slopes = slopes + (left * right).sum(dim=-1)
-        return slopes
+        return combine(weights, rows, self.hidden, self.activation, self.n_bilinear)
 
     def paths(self, weights: Weights) -> torch.Tensor:
-        product = weights["W0"].abs()
-        for name in self.chain[1:]:
-            product = weights[name].abs() @ product  # (model, target, out, source)
-        total = (product + weights["K"].abs()).squeeze(-2)
-        if self.n_bilinear:
-            left, right = weights["P"].abs(), weights["R"].abs()
-            total = total + (left * right.sum(dim=-1, keepdim=True)).sum(dim=-2)
-            total = total + (right * left.sum(dim=-1, keepdim=True)).sum(dim=-2)
-        return total
+        return path_weights(weights, self.chain, self.n_bilinear)
 
     def jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
         # One copy of z per target, so that a single backward pass gives every row of the Jacobian.
@@ -98,3 +79,47 @@ class PerTargetField(AbstractField):
         slopes = self._combine(weights, copies @ self._first(weights).mT)
         (gradient,) = torch.autograd.grad(slopes.sum(), copies)
         return gradient.transpose(1, 2)
+
+
+def combine(
+    weights: Weights, rows: torch.Tensor, hidden: tuple[int, ...], activation: str, n_bilinear: int
+) -> torch.Tensor:
+    """Slopes from the first product of per-target networks.
+
+    Parameters
+    ----------
+    weights : dict of tensors  # (model, target, ...)
+    rows : tensor  # (model, target, sample, row)
+        Sources times the rows of W0, K, P and R, in this order.
+    hidden : tuple of int
+    activation : str
+    n_bilinear : int
+
+    Returns
+    -------
+    tensor  # (model, target, sample)
+    """
+    bend = ACTIVATIONS[activation]
+    n_hidden, last = hidden[0], len(hidden)
+    linear = rows[..., n_hidden]
+    h = bend(rows[..., :n_hidden] + weights["b0"])
+    for k in range(1, last):
+        h = bend(h @ weights[f"W{k}"].mT + weights[f"b{k}"])
+    slopes = (h * weights[f"W{last}"]).sum(dim=-1) + linear + weights[f"b{last}"].squeeze(-1)
+    if n_bilinear:
+        left, right = rows[..., n_hidden + 1 :].chunk(2, dim=-1)
+        slopes = slopes + (left * right).sum(dim=-1)
+    return slopes
+
+
+def path_weights(weights: Weights, chain: tuple[str, ...], n_bilinear: int) -> torch.Tensor:
+    """Sum over paths of products of absolute weights.  # (model, target, column)"""
+    product = weights[chain[0]].abs()
+    for name in chain[1:]:
+        product = weights[name].abs() @ product  # (model, target, out, column)
+    total = (product + weights["K"].abs()).squeeze(-2)
+    if n_bilinear:
+        left, right = weights["P"].abs(), weights["R"].abs()
+        total = total + (left * right.sum(dim=-1, keepdim=True)).sum(dim=-2)
+        total = total + (right * left.sum(dim=-1, keepdim=True)).sum(dim=-2)
+    return total
