@@ -13,7 +13,7 @@ import torch
 from skode._dynamics import Dynamics
 from skode._typing import Weights
 from skode.fields import AbstractField
-from skode.integrate import integrate
+from skode.integrate import integrate, rk4_adjoint
 
 
 class Rows(NamedTuple):
@@ -118,7 +118,7 @@ def window_loss(
     if shift is not None:
         start = start + windows.spread * shift
     slope = dynamics.slope(weights, windows.inputs, windows.origin)
-    states = integrate(slope, start, windows.times, method=method, n_steps=n_steps)
+    states = integrate(slope, start, windows.times, method=method, n_steps=n_steps, march=rk4_adjoint)
     d = windows.targets.shape[-1]
     error = windows.weights * (windows.targets - states[..., :d]) ** 2
     return error.sum(dim=(1, 2)) / (windows.weights.sum((0, 1)).clamp_min(1e-30) * scale)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from skode._typing import Weights
-from skode.fields._base import ACTIVATIONS, AbstractField, normal
+from skode.fields._base import AbstractField, normal
+from skode.fields._bound import differentiable
+from skode.fields._per_target import BoundPerTarget
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,10 @@ class PerTargetField(AbstractField):
         return weights
 
     def __call__(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
-        # Every first-layer row of every target reads the same z: one matrix product serves them all.
-        first = self._first(weights)
-        rows = z @ first.flatten(1, 2).mT
-        rows = rows.reshape(*rows.shape[:-1], self.n_targets, first.shape[-2])
-        return self._combine(weights, rows.transpose(1, 2)).transpose(1, 2)
+        return differentiable(self.bind, weights, z)
 
-    def _first(self, weights: Weights) -> torch.Tensor:
-        return torch.cat([weights[name] for name in self.entries], dim=-2)  # (model, target, row, source)
-
-    def _combine(self, weights: Weights, rows: torch.Tensor) -> torch.Tensor:
-        """Apply what follows the first product: (model, target, sample, row) to (model, target, sample)."""
-        activation = ACTIVATIONS[self.activation]
-        n_hidden, last = self.hidden[0], len(self.hidden)
-        linear = rows[..., n_hidden]
-        h = activation(rows[..., :n_hidden] + weights["b0"])
-        for k in range(1, last):
-            h = activation(h @ weights[f"W{k}"].mT + weights[f"b{k}"])
-        slopes = (h * weights[f"W{last}"]).sum(dim=-1) + linear + weights[f"b{last}"].squeeze(-1)
-        if self.n_bilinear:
-            left, right = rows[..., n_hidden + 1 :].chunk(2, dim=-1)
-            slopes = slopes + (left * right).sum(dim=-1)
-        return slopes
+    def bind(self, weights: Weights) -> BoundPerTarget:
+        return BoundPerTarget(weights, self.activation)
 
     def paths(self, weights: Weights) -> torch.Tensor:
         product = weights["W0"].abs()
@@ -92,9 +76,4 @@ class PerTargetField(AbstractField):
         return total
 
     def jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
-        # One copy of z per target, so that a single backward pass gives every row of the Jacobian.
-        z = z.expand(weights["K"].shape[0], -1, -1).detach()
-        copies = z.unsqueeze(1).expand(-1, self.n_targets, -1, -1).clone().requires_grad_(True)
-        slopes = self._combine(weights, copies @ self._first(weights).mT)
-        (gradient,) = torch.autograd.grad(slopes.sum(), copies)
-        return gradient.transpose(1, 2)
+        return self.bind(weights).jacobian(z)
