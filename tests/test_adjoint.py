@@ -144,6 +144,16 @@ def test_gradients_of_fields_equal_autograd_through_the_plain_formula(kind: str,
         torch.testing.assert_close(mine, other, **EXACT)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_that_a_field_does_not_read_get_no_gradient(kind: str) -> None:
+    field = make(kind, 3, 5, "tanh")
+    gate = torch.ones(2, 3, requires_grad=True, dtype=torch.float64)
+    weights = {**draw(field, 2), "W0.log_alpha": gate}
+    slopes = field(weights, normal(1, 7, 5, seed=1))
+    (found,) = torch.autograd.grad(slopes.sum(), [gate], allow_unused=True)
+    assert found is None or not found.any()
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_adjoint_equals_autograd_for_every_field_and_activation(kind: str, activation: str) -> None:

@@ -18,20 +18,24 @@ class BoundPerTarget(AbstractBoundField):
 
     Parameters
     ----------
-    weights : dict of tensors  # (model, target, ...)
+    weights : dict of tensors  # (model, target, ...), others among them
     activation : str
+    n_hidden : int
+        Number of hidden layers.
+    entries : tuple of str
+        Tensors that read the sources: W0, K, and the bilinear P and R where there are any.
     """
 
-    def __init__(self, weights: Weights, activation: str) -> None:
+    def __init__(self, weights: Weights, activation: str, n_hidden: int, entries: tuple[str, ...]) -> None:
         self.activation = ACTIVATIONS[activation]
         self.shapes = {name: value.shape for name, value in weights.items()}
-        self.last = sum(name.startswith("W") for name in weights) - 1
+        self.last = n_hidden
         self.n_models, self.n_targets = weights["K"].shape[:2]
         self.entering = {
             "W0": Affine(weights["W0"].flatten(1, 2), weights["b0"].flatten(1)),
             "K": Affine(weights["K"].flatten(1, 2), weights[f"b{self.last}"].flatten(1)),
         }
-        self.bilinear = [name for name in ("P", "R") if name in weights]
+        self.bilinear = entries[2:]
         self.entering |= {name: Affine(weights[name].flatten(1, 2)) for name in self.bilinear}
         later = range(1, self.last + 1)
         self.blocks = [weights[f"W{k}"].flatten(0, 1) for k in later]  # (model * target, out, in)

@@ -15,15 +15,17 @@ class BoundShared(AbstractBoundField):
 
     Parameters
     ----------
-    weights : dict of tensors  # (model, ...)
+    weights : dict of tensors  # (model, ...), others among them
     activation : str
+    n_hidden : int
+        Number of hidden layers.
+    linear_skip : bool
     """
 
-    def __init__(self, weights: Weights, activation: str) -> None:
+    def __init__(self, weights: Weights, activation: str, n_hidden: int, *, linear_skip: bool) -> None:
         self.activation = ACTIVATIONS[activation]
-        n_layers = sum(name.startswith("W") for name in weights)
-        self.layers = [Affine(weights[f"W{k}"], weights[f"b{k}"].flatten(1)) for k in range(n_layers)]
-        self.skip = [Affine(weights["K"])] if "K" in weights else []
+        self.layers = [Affine(weights[f"W{k}"], weights[f"b{k}"].flatten(1)) for k in range(n_hidden + 1)]
+        self.skip = [Affine(weights["K"])] if linear_skip else []
 
     def evaluate(self, z: torch.Tensor) -> Evaluated:
         h = z.mT  # (model | 1, source, sample)

@@ -62,7 +62,7 @@ class PerTargetField(AbstractField):
         return differentiable(self.bind, weights, z)
 
     def bind(self, weights: Weights) -> BoundPerTarget:
-        return BoundPerTarget(weights, self.activation)
+        return BoundPerTarget(weights, self.activation, len(self.hidden), self.entries)
 
     def paths(self, weights: Weights) -> torch.Tensor:
         product = weights["W0"].abs()

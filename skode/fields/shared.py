@@ -59,7 +59,7 @@ class SharedField(AbstractField):
         return differentiable(self.bind, weights, z)
 
     def bind(self, weights: Weights) -> BoundShared:
-        return BoundShared(weights, self.activation)
+        return BoundShared(weights, self.activation, len(self.hidden), linear_skip=self.linear_skip)
 
     def paths(self, weights: Weights) -> torch.Tensor:
         product = weights["W0"].abs()
