@@ -224,9 +224,8 @@ def interpolate(
     cell and row are integer tensors that broadcast to some shape (*shape,), u is (*shape, 1, 1), h broadcasts
     with u; the result is (*shape, model, state).
     """
-    return (
-        (1.0 + 2.0 * u) * (1.0 - u) ** 2 * nodes.states[cell, :, row]
-        + u**2 * (3.0 - 2.0 * u) * nodes.states[cell + 1, :, row]
-        + h * u * (1.0 - u) ** 2 * nodes.slopes[cell, :, row]
-        - h * u**2 * (1.0 - u) * nodes.slopes[cell + 1, :, row]
-    )
+    v = 1.0 - u
+    value = (1.0 + 2.0 * u) * v**2 * nodes.states[cell, :, row]
+    value = torch.addcmul(value, u**2 * (3.0 - 2.0 * u), nodes.states[cell + 1, :, row])
+    value = torch.addcmul(value, h * u * v**2, nodes.slopes[cell, :, row])
+    return torch.addcmul(value, h * u**2 * v, nodes.slopes[cell + 1, :, row], value=-1.0)
