@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from skode._scales import Scales
 from skode._typing import FloatArray, Weights
-from skode.fields import AbstractField
-
-Slope = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(t, x, index) -> dx/dt; t (model, trajectory), x (model, trajectory, state), index (trajectory,)."""
+from skode.fields import AbstractBoundField, AbstractField
+from skode.integrate import AbstractSlope, SlopeStage
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Dynamics:
             parts.append(clock.expand(x.shape[:-1]).unsqueeze(-1))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else x
 
-    def slope(self, weights: Weights, inputs: torch.Tensor, origin: torch.Tensor) -> Slope:
+    def slope(self, weights: Weights, inputs: torch.Tensor, origin: torch.Tensor) -> RightHandSide:
         """Right-hand side for the integrator.
 
         Parameters
@@ -68,31 +66,77 @@ class Dynamics:
         weights : dict of tensors  # (model, ...)
         inputs : tensor  # (trajectory, input), standard
         origin : tensor  # (trajectory,), standard clock at elapsed time 0
-
-        Returns
-        -------
-        callable (t, x, index) -> dx/dt, all in standard units
         """
-        like = next(iter(weights.values()))
-        s = self.scales
-        tick = s.time_unit / s.clock_sd
-        d = self.field.n_targets
-        rate = torch.as_tensor(s.rate, dtype=like.dtype, device=like.device)
-        if s.velocity_sd is None:
+        return RightHandSide(self, weights, inputs, origin)
 
-            def first_order(t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-                z = self.sources(x, inputs[index], origin[index] + tick * t)
-                return self.field(weights, z) * rate
 
-            return first_order
-        held = np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)  # a constant state stays at x0
-        speed = torch.as_tensor(held, dtype=like.dtype, device=like.device)
+class RightHandSide(AbstractSlope):
+    """A field at given weights as a right-hand side: (t, x, index) -> dx/dt, all in standard units.
 
-        def second_order(t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-            z = self.sources(x, inputs[index], origin[index] + tick * t)
-            return torch.cat([x[..., d:] * speed, self.field(weights, z) * rate], dim=-1)
+    Parameters
+    ----------
+    dynamics : Dynamics
+    weights : dict of tensors  # (model, ...)
+    inputs : tensor  # (trajectory, input), standard
+    origin : tensor  # (trajectory,), standard clock at elapsed time 0
+    """
 
-        return second_order
+    def __init__(self, dynamics: Dynamics, weights: Weights, inputs: torch.Tensor, origin: torch.Tensor) -> None:
+        self.dynamics, self.named, self.inputs, self.origin = dynamics, weights, inputs, origin
+        s, like = dynamics.scales, next(iter(weights.values()))
+        self.tick = s.time_unit / s.clock_sd
+        self.rate = tensor(s.rate, like)
+        self.speed: torch.Tensor | None = None
+        if s.velocity_sd is not None:
+            held = np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)  # a constant state stays at x0
+            self.speed = tensor(held, like)
+
+    @cached_property
+    def bound(self) -> AbstractBoundField:
+        """The field at its weights, outside the graph."""
+        return self.dynamics.field.bind({name: value.detach() for name, value in self.named.items()})
+
+    @property
+    def weights(self) -> tuple[torch.Tensor, ...]:
+        return tuple(self.named.values())
+
+    def __call__(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return self._with_velocities(x, self.dynamics.field(self.named, self._sources(t, x, index)))
+
+    def evaluate(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> SlopeStage:
+        slopes, inputs, memo = self.bound.evaluate(self._sources(t, x, index))
+        return SlopeStage(self._with_velocities(x, slopes), inputs, memo)
+
+    def value(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """dx/dt outside the graph, for those who need no gradient."""
+        return self.evaluate(t, x, index).slope
+
+    def pull(
+        self, memo: tuple[torch.Tensor, ...], cotangent: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        d = self.dynamics.field.n_targets
+        deltas = self.bound.deltas(memo, cotangent[..., -d:] * self.rate)
+        by_x = self.bound.source_gradient(deltas)[..., : cotangent.shape[-1]]
+        if self.speed is not None:
+            by_x[..., d:] += cotangent[..., :d] * self.speed
+        return by_x, deltas
+
+    def weight_gradient(
+        self, inputs: tuple[torch.Tensor, ...], deltas: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor | None, ...]:
+        found = self.bound.weight_gradient(inputs, deltas)
+        return tuple(found.get(name) for name in self.named)
+
+    def _sources(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        inputs = self.inputs[index] if self.inputs.shape[-1] else self.inputs
+        clock = self.origin[index] + self.tick * t if self.dynamics.time_dependent else t
+        return self.dynamics.sources(x, inputs, clock)
+
+    def _with_velocities(self, x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        slopes = slopes * self.rate
+        if self.speed is None:
+            return slopes
+        return torch.cat([x[..., self.dynamics.field.n_targets :] * self.speed, slopes], dim=-1)
 
 
 def source_variables(n_states: int, n_inputs: int, *, order: int, time_dependent: bool) -> tuple[int, ...]:

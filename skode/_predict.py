@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skode._dynamics import Dynamics, Slope, tensor
+from skode._dynamics import Dynamics, tensor
 from skode._fitted import Fitted
 from skode._problem import Problem
 from skode._scales import Scales
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
-from skode.integrate import halve_step, integrate, trace
+from skode.integrate import Slope, halve_step, integrate, trace
 
 BOX = 10.0
 """How far predictions may leave the training box: this many times its half-width from its centre."""
@@ -53,7 +53,7 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
     """
     weights = fitted.torch_weights(device)
     like = next(iter(weights.values()))
-    slope = fitted.dynamics.slope(weights, tensor(questions.inputs, like), tensor(questions.origin, like))
+    slope = fitted.dynamics.slope(weights, tensor(questions.inputs, like), tensor(questions.origin, like)).value
     x0 = tensor(questions.start, like).unsqueeze(0)
     trajectory = torch.as_tensor(questions.trajectory, device=device)
     times = tensor(questions.times / fitted.scales.time_unit, like)
@@ -110,7 +110,7 @@ def choose_step(dynamics: Dynamics, weights: Weights, problem: Problem) -> float
     windows = problem.windows
     like = next(iter(weights.values()))
     n_windows, n_times = windows.times.shape
-    slope = dynamics.slope(weights, windows.inputs.to(like), windows.origin.to(like))
+    slope = dynamics.slope(weights, windows.inputs.to(like), windows.origin.to(like)).value
     found = halve_step(
         slope,
         windows.start.to(like).unsqueeze(0),

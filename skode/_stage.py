@@ -163,7 +163,7 @@ class StageLosses:
         """Steps per solve: doubled until states stand still, starting from one step per observation."""
         weights = self._masked(self.penalty.weights(self.dynamics.field, params))
         n_times = max(2, windows.times.shape[1] - 1)
-        slope = self.dynamics.slope(weights, windows.inputs, windows.origin)
+        slope = self.dynamics.slope(weights, windows.inputs, windows.origin).value
         start = windows.start.expand(self.alpha.shape[0], -1, -1)
         found = double_step(
             slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=LARGEST_GRID * n_times

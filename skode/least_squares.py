@@ -78,8 +78,9 @@ def levenberg_marquardt(
     damping = torch.full_like(theta[:, :1], 1e-2)
     idle = torch.zeros_like(theta[:, 0])
     loss = _objective(residuals(theta), theta, decay)
-    iteration = 0
-    for iteration in range(1, n_iter + 1):
+    n_done = 0
+    while n_done < n_iter and not bool((idle >= 2).all()):
+        n_done += 1
         r, jacobian = linearise(theta)
         jacobian = jacobian * open_entries
         curvature = jacobian.mT @ jacobian
@@ -97,9 +98,7 @@ def levenberg_marquardt(
         damping = torch.where(better.unsqueeze(-1), (damping / 3).clamp_min(1e-9), damping * 5)
         small = gain < tol
         idle = torch.where(small & (better | (damping[:, 0] > 10)), idle + 1, torch.zeros_like(idle))
-        if bool((idle >= 2).all()):
-            break
-    return Minimum(theta, loss, (idle >= 2) & loss.isfinite(), iteration)
+    return Minimum(theta, loss, (idle >= 2) & loss.isfinite(), n_done)
 
 
 def _objective(residuals: torch.Tensor, theta: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:

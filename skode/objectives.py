@@ -13,7 +13,7 @@ import torch
 from skode._dynamics import Dynamics
 from skode._typing import Weights
 from skode.fields import AbstractField
-from skode.integrate import integrate
+from skode.integrate import integrate, rk4_adjoint
 
 
 class Rows(NamedTuple):
@@ -118,7 +118,7 @@ def solve_windows(
     tensor  # (model, window, time, state)
     """
     slope = dynamics.slope(weights, windows.inputs, windows.origin)
-    return integrate(slope, start, windows.times, method=method, n_steps=n_steps)
+    return integrate(slope, start, windows.times, method=method, n_steps=n_steps, march=rk4_adjoint)
 
 
 def window_loss(states: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:

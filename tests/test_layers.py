@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._batch": TYPES,
     "skode.solvers": TYPES,
     "skode.least_squares": TYPES,
-    "skode._dynamics": TYPES | {"skode._scales", "skode.fields"},
+    "skode._dynamics": TYPES | {"skode._scales", "skode.fields", "skode.integrate"},
     "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},

@@ -1,8 +1,19 @@
 """Right-hand sides of the differential equation."""
 
-from skode.fields._base import ACTIVATIONS, AbstractField
+from skode.fields._activations import ACTIVATIONS
+from skode.fields._base import AbstractField
+from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
 from skode.fields.packed import PackedField
 from skode.fields.per_target import PerTargetField
 from skode.fields.shared import SharedField
 
-__all__ = ["ACTIVATIONS", "AbstractField", "PackedField", "PerTargetField", "SharedField"]
+__all__ = [
+    "ACTIVATIONS",
+    "AbstractBoundField",
+    "AbstractField",
+    "Evaluated",
+    "PackedField",
+    "PerTargetField",
+    "SharedField",
+    "Tensors",
+]

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from skode._typing import Weights
-
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "tanh": torch.tanh,
-    "elu": torch.nn.functional.elu,
-    "relu": torch.relu,
-    "silu": torch.nn.functional.silu,
-    "softplus": torch.nn.functional.softplus,
-}
-"""Elementwise nonlinearities by the names that users type."""
+from skode.fields._bound import AbstractBoundField, ByAutograd
 
 
 @dataclass(frozen=True)
@@ -90,6 +81,17 @@ class AbstractField(ABC):
         -------
         tensor  # (model, sample, target)
         """
+
+    def bind(self, weights: Weights) -> AbstractBoundField:
+        """Put weights to the field, with the gradients that a solver's adjoint asks for.
+
+        Through autograd, for any field; a field that wants to be fast writes its own.
+
+        Parameters
+        ----------
+        weights : dict of tensors
+        """
+        return ByAutograd(self.__call__, weights)
 
     @abstractmethod
     def paths(self, weights: Weights) -> torch.Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import pad
 
 from skode._typing import Weights
+from skode.fields._activations import ACTIVATIONS
 from skode.fields._base import AbstractField, normal
-from skode.fields.per_target import combine, path_weights
+from skode.fields.per_target import path_weights
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,34 @@ class PackedField(AbstractField):
         read = self._read(z.detach().expand(weights["K"].shape[0], -1, -1)).clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(self._slopes(weights, read).sum(), read)
         return self.to_wide(gradient.transpose(1, 2))
+
+
+def combine(
+    weights: Weights, rows: torch.Tensor, hidden: tuple[int, ...], activation: str, n_bilinear: int
+) -> torch.Tensor:
+    """Slopes from the first product of per-target networks.
+
+    Parameters
+    ----------
+    weights : dict of tensors  # (model, target, ...)
+    rows : tensor  # (model, target, sample, row)
+        Sources times the rows of W0, K, P and R, in this order.
+    hidden : tuple of int
+    activation : str
+    n_bilinear : int
+
+    Returns
+    -------
+    tensor  # (model, target, sample)
+    """
+    bend = ACTIVATIONS[activation]
+    n_hidden, last = hidden[0], len(hidden)
+    linear = rows[..., n_hidden]
+    h = bend(rows[..., :n_hidden] + weights["b0"])
+    for k in range(1, last):
+        h = bend(h @ weights[f"W{k}"].mT + weights[f"b{k}"])
+    slopes = (h * weights[f"W{last}"]).sum(dim=-1) + linear + weights[f"b{last}"].squeeze(-1)
+    if n_bilinear:
+        left, right = rows[..., n_hidden + 1 :].chunk(2, dim=-1)
+        slopes = slopes + (left * right).sum(dim=-1)
+    return slopes

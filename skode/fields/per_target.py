@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from skode._typing import Weights
-from skode.fields._base import ACTIVATIONS, AbstractField, normal
+from skode.fields._base import AbstractField, normal
+from skode.fields._bound import differentiable
+from skode.fields._per_target import BoundPerTarget
 
 
 @dataclass(frozen=True)
@@ -57,59 +59,16 @@ class PerTargetField(AbstractField):
         return weights
 
     def __call__(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
-        # Every first-layer row of every target reads the same z: one matrix product serves them all.
-        first = self._first(weights)
-        rows = z @ first.flatten(1, 2).mT
-        rows = rows.reshape(*rows.shape[:-1], self.n_targets, first.shape[-2])
-        return self._combine(weights, rows.transpose(1, 2)).transpose(1, 2)
+        return differentiable(self.bind, weights, z)
 
-    def _first(self, weights: Weights) -> torch.Tensor:
-        return torch.cat([weights[name] for name in self.entries], dim=-2)  # (model, target, row, source)
-
-    def _combine(self, weights: Weights, rows: torch.Tensor) -> torch.Tensor:
-        return combine(weights, rows, self.hidden, self.activation, self.n_bilinear)
+    def bind(self, weights: Weights) -> BoundPerTarget:
+        return BoundPerTarget(weights, self.activation, len(self.hidden), self.entries)
 
     def paths(self, weights: Weights) -> torch.Tensor:
         return path_weights(weights, self.chain, self.n_bilinear)
 
     def jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
-        # One copy of z per target, so that a single backward pass gives every row of the Jacobian.
-        z = z.expand(weights["K"].shape[0], -1, -1).detach()
-        copies = z.unsqueeze(1).expand(-1, self.n_targets, -1, -1).clone().requires_grad_(True)
-        slopes = self._combine(weights, copies @ self._first(weights).mT)
-        (gradient,) = torch.autograd.grad(slopes.sum(), copies)
-        return gradient.transpose(1, 2)
-
-
-def combine(
-    weights: Weights, rows: torch.Tensor, hidden: tuple[int, ...], activation: str, n_bilinear: int
-) -> torch.Tensor:
-    """Slopes from the first product of per-target networks.
-
-    Parameters
-    ----------
-    weights : dict of tensors  # (model, target, ...)
-    rows : tensor  # (model, target, sample, row)
-        Sources times the rows of W0, K, P and R, in this order.
-    hidden : tuple of int
-    activation : str
-    n_bilinear : int
-
-    Returns
-    -------
-    tensor  # (model, target, sample)
-    """
-    bend = ACTIVATIONS[activation]
-    n_hidden, last = hidden[0], len(hidden)
-    linear = rows[..., n_hidden]
-    h = bend(rows[..., :n_hidden] + weights["b0"])
-    for k in range(1, last):
-        h = bend(h @ weights[f"W{k}"].mT + weights[f"b{k}"])
-    slopes = (h * weights[f"W{last}"]).sum(dim=-1) + linear + weights[f"b{last}"].squeeze(-1)
-    if n_bilinear:
-        left, right = rows[..., n_hidden + 1 :].chunk(2, dim=-1)
-        slopes = slopes + (left * right).sum(dim=-1)
-    return slopes
+        return self.bind(weights).jacobian(z)
 
 
 def path_weights(weights: Weights, chain: tuple[str, ...], n_bilinear: int) -> torch.Tensor:

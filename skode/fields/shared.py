@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from skode._typing import Weights
-from skode.fields._base import ACTIVATIONS, AbstractField, normal
+from skode.fields._base import AbstractField, normal
+from skode.fields._bound import differentiable
+from skode.fields._shared import BoundShared
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,10 @@ class SharedField(AbstractField):
         return weights
 
     def __call__(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
-        activation = ACTIVATIONS[self.activation]
-        h = z
-        for k in range(len(self.hidden)):
-            h = activation(h @ weights[f"W{k}"].mT + weights[f"b{k}"])
-        last = len(self.hidden)
-        slopes = h @ weights[f"W{last}"].mT + weights[f"b{last}"]
-        return slopes + z @ weights["K"].mT if self.linear_skip else slopes
+        return differentiable(self.bind, weights, z)
+
+    def bind(self, weights: Weights) -> BoundShared:
+        return BoundShared(weights, self.activation, len(self.hidden), linear_skip=self.linear_skip)
 
     def paths(self, weights: Weights) -> torch.Tensor:
         product = weights["W0"].abs()

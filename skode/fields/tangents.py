@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from skode._typing import Weights
-from skode.fields._base import ACTIVATIONS
+from skode.fields._activations import ACTIVATIONS
 from skode.fields.packed import PackedField
 
 
@@ -99,25 +99,12 @@ class TargetNets:
 
     def _forward(self, w: Weights, read: torch.Tensor) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
         """Slopes, and of every hidden layer its activations and their slopes."""
-        layers, below = [], read
+        layers, below, activation = [], read, ACTIVATIONS[self.activation]
         for k in range(len(self.hidden)):
-            pre = below @ w[f"W{k}"].mT + w[f"b{k}"]
-            layers.append(_bend(pre, self.activation))
-            below = layers[-1][0]
+            below, kept = activation.apply(below @ w[f"W{k}"].mT + w[f"b{k}"])
+            layers.append((below, activation.pull(torch.ones_like(below), kept)))
         last = len(self.hidden)
         slopes = (below @ w[f"W{last}"].mT + w[f"b{last}"] + read @ w["K"].mT).squeeze(-1)
         if self.n_bilinear:
             slopes = slopes + ((read @ w["P"].mT) * (read @ w["R"].mT)).sum(-1)
         return slopes, layers
-
-
-def _bend(pre: torch.Tensor, activation: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Activations and their derivatives."""
-    if activation == "tanh":
-        value = torch.tanh(pre)
-        return value, 1 - value * value
-    with torch.enable_grad():
-        leaf = pre.detach().requires_grad_(True)
-        value = ACTIVATIONS[activation](leaf)
-        (slope,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), slope

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skode.integrate.adjoint import AbstractSlope, SlopeStage, rk4_adjoint
 from skode.integrate.resolution import Doubling, Halving, double_step, halve_step
 from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
 from skode.integrate.solve import METHODS, integrate
@@ -9,15 +10,18 @@ from skode.integrate.tracing import Traced, trace
 
 __all__ = [
     "METHODS",
+    "AbstractSlope",
     "Doubling",
     "Halving",
     "Nodes",
     "Slope",
+    "SlopeStage",
     "Traced",
     "double_step",
     "halve_step",
     "hermite",
     "integrate",
     "rk4",
+    "rk4_adjoint",
     "trace",
 ]

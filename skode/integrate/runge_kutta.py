@@ -43,9 +43,9 @@ def rk4(
     .. math:: x_{k+1} = x_k + h (k_1 + 2 k_2 + 2 k_3 + k_4) / 6
 
     A trajectory that becomes non-finite, or larger than `bound`, is nan from there on, and its failed step
-    leaves no trace in the graph of the gradient: the step is taken again with that trajectory put back to its
-    initial state, so that the neighbours' values and gradients, also those with respect to shared weights,
-    are what they are without it.
+    leaves no trace in the graph of the gradient: all steps are taken again with that trajectory put back to its
+    initial state from the failed step on, so that the neighbours' values and gradients, also those with respect
+    to shared weights, are what they are without it.
 
     Parameters
     ----------
@@ -83,26 +83,74 @@ def rk4(
     """
     clock = torch.zeros_like(step) if origin is None else origin
     index = torch.arange(x0.shape[-2], device=x0.device) if index is None else index
-    failed: torch.Tensor | None = None
-    states, slopes, x = [x0], [], x0
+    nodes = walk(slope, x0, step, n_steps, clock, index, None)
+    failed = failed_steps(nodes, bound)
+    if failed is None:
+        return nodes
+    return blank(walk(slope, x0, step, n_steps, clock, index, failed), failed)
+
+
+def walk(
+    slope: Slope,
+    x0: torch.Tensor,
+    step: torch.Tensor,
+    n_steps: int,
+    clock: torch.Tensor,
+    index: torch.Tensor,
+    failed: torch.Tensor | None,
+) -> Nodes:
+    """Take all steps; a trajectory stays at x0, where the slope is finite, from step ``failed`` (model, trajectory) on.
+
+    The slope is called 4 n_steps + 1 times, in the order of the stages.
+    """
+    states, slopes, x, h = [x0], [], x0, step[:, None]
     for k in range(n_steps):
-        t = clock + k * step
-        now = _safe_step(slope, t, x, x0, step, index, failed)
-        broken = _broken(now.slope, now.state, bound)
-        if broken.any():
-            failed = broken if failed is None else failed | broken
-            now = _safe_step(slope, t, x, x0, step, index, failed)
+        if failed is not None:
+            x, h = restart(x, x0, failed, k), moving(step, failed, k)
+        now = _step(slope, clock + k * step, x, step, h, index)
         x = now.state
-        states.append(_blank(now.state, failed))
-        slopes.append(_blank(now.slope, failed))
-    t = clock + n_steps * step
-    last = evaluate(slope, t, _restart(x, x0, failed), index)
-    broken = _broken(last, x, bound)
-    if broken.any():
-        failed = broken if failed is None else failed | broken
-        last = evaluate(slope, t, _restart(x, x0, failed), index)
-    slopes.append(_blank(last, failed))
+        states.append(now.state)
+        slopes.append(now.slope)
+    if failed is not None:
+        x = restart(x, x0, failed, n_steps)
+    slopes.append(evaluate(slope, clock + n_steps * step, x, index))
     return Nodes(torch.stack(states), torch.stack(slopes))
+
+
+@torch.no_grad()
+def failed_steps(nodes: Nodes, bound: float) -> torch.Tensor | None:
+    """First step of every trajectory (model, trajectory) that starts with a bad slope or ends in a bad state.
+
+    None where there is none: one look at the end, not one per step, so that a GPU need not be waited for. Step n,
+    after the last, is its slope alone; n + 1 stands for never.
+    """
+    bad = ~nodes.slopes.isfinite().all(dim=-1)  # (node, model, trajectory)
+    bad[:-1] |= ~(nodes.states[1:].abs() <= bound).all(dim=-1)  # true for nan
+    if not bool(bad.any()):
+        return None
+    return torch.where(bad.any(dim=0), bad.to(torch.uint8).argmax(dim=0), len(bad))
+
+
+def blank(nodes: Nodes, failed: torch.Tensor) -> Nodes:
+    """Replace what lies behind a failed step by nan."""
+    lost_states, lost_slopes = lost(failed, len(nodes.states))
+    return Nodes(torch.where(lost_states, torch.nan, nodes.states), torch.where(lost_slopes, torch.nan, nodes.slopes))
+
+
+def lost(failed: torch.Tensor, n_nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks (node, model, trajectory, 1) of the states and of the slopes behind a failed step."""
+    node = torch.arange(n_nodes, device=failed.device).view(-1, 1, 1, 1)
+    return node > failed.unsqueeze(-1), node >= failed.unsqueeze(-1)
+
+
+def restart(x: torch.Tensor, x0: torch.Tensor, failed: torch.Tensor, k: int) -> torch.Tensor:
+    """Put trajectories that failed in step k, or before, back to x0."""
+    return torch.where((failed <= k).unsqueeze(-1), x0, x)
+
+
+def moving(step: torch.Tensor, failed: torch.Tensor, k: int) -> torch.Tensor:
+    """The length by which states move in step k: 0 for those that failed.  # (model, trajectory, 1)"""
+    return torch.where((failed <= k).unsqueeze(-1), 0.0, step[:, None])
 
 
 def take_step(
@@ -115,11 +163,14 @@ def take_step(
 def _step(
     slope: Slope, t: torch.Tensor, x: torch.Tensor, step: torch.Tensor, h: torch.Tensor, index: torch.Tensor
 ) -> Step:  # h broadcasts with x: the step by which states move, 0 for those that stay
+    half = 0.5 * h
+    middle = t + 0.5 * step
     k1 = evaluate(slope, t, x, index)
-    k2 = evaluate(slope, t + 0.5 * step, x + 0.5 * h * k1, index)
-    k3 = evaluate(slope, t + 0.5 * step, x + 0.5 * h * k2, index)
-    k4 = evaluate(slope, t + step, x + h * k3, index)
-    return Step(k1, x + h / 6.0 * (k1 + 2.0 * (k2 + k3) + k4))
+    k2 = evaluate(slope, middle, torch.addcmul(x, half, k1), index)
+    k3 = evaluate(slope, middle, torch.addcmul(x, half, k2), index)
+    k4 = evaluate(slope, t + step, torch.addcmul(x, h, k3), index)
+    total = torch.add(k1, k2 + k3, alpha=2.0) + k4
+    return Step(k1, torch.addcmul(x, h, total, value=1.0 / 6.0))
 
 
 def evaluate(slope: Slope, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -173,38 +224,8 @@ def interpolate(
     cell and row are integer tensors that broadcast to some shape (*shape,), u is (*shape, 1, 1), h broadcasts
     with u; the result is (*shape, model, state).
     """
-    return (
-        (1.0 + 2.0 * u) * (1.0 - u) ** 2 * nodes.states[cell, :, row]
-        + u**2 * (3.0 - 2.0 * u) * nodes.states[cell + 1, :, row]
-        + h * u * (1.0 - u) ** 2 * nodes.slopes[cell, :, row]
-        - h * u**2 * (1.0 - u) * nodes.slopes[cell + 1, :, row]
-    )
-
-
-def _safe_step(
-    slope: Slope,
-    t: torch.Tensor,
-    x: torch.Tensor,
-    x0: torch.Tensor,
-    step: torch.Tensor,
-    index: torch.Tensor,
-    failed: torch.Tensor | None,  # (model, trajectory, 1)
-) -> Step:
-    """Take a step in which failed trajectories stay at their initial state, where the slope is finite."""
-    if failed is None:
-        return take_step(slope, t, x, step, index)
-    return _step(slope, t, _restart(x, x0, failed), step, torch.where(failed, 0.0, step[:, None]), index)
-
-
-def _restart(x: torch.Tensor, x0: torch.Tensor, failed: torch.Tensor | None) -> torch.Tensor:
-    return x if failed is None else torch.where(failed, x0, x)
-
-
-def _broken(slope: torch.Tensor, state: torch.Tensor, bound: float) -> torch.Tensor:  # (model, trajectory, 1)
-    with torch.no_grad():
-        fine = slope.isfinite() & state.isfinite() & (state.abs() <= bound)
-        return ~fine.all(dim=-1, keepdim=True)
-
-
-def _blank(value: torch.Tensor, failed: torch.Tensor | None) -> torch.Tensor:
-    return value if failed is None else torch.where(failed, torch.nan, value)
+    v = 1.0 - u
+    value = (1.0 + 2.0 * u) * v**2 * nodes.states[cell, :, row]
+    value = torch.addcmul(value, u**2 * (3.0 - 2.0 * u), nodes.states[cell + 1, :, row])
+    value = torch.addcmul(value, h * u * v**2, nodes.slopes[cell, :, row])
+    return torch.addcmul(value, h * u**2 * v, nodes.slopes[cell + 1, :, row], value=-1.0)

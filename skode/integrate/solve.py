@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Protocol, TypeVar
+
 import torch
 import torchdiffeq
 
-from skode.integrate.runge_kutta import Slope, hermite, rk4
+from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
 
 FIXED = ("euler", "midpoint", "heun2", "heun3", "explicit_adams", "implicit_adams")
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -13,8 +15,28 @@ METHODS = ("rk4", *ADAPTIVE, *FIXED)
 MAX_STEPS = 20_000
 
 
+AnySlope = TypeVar("AnySlope", bound=Slope)
+SlopeOf = TypeVar("SlopeOf", contravariant=True)
+
+
+class March(Protocol[SlopeOf]):
+    """A way to take Runge-Kutta steps: ``rk4`` for any slope, ``rk4_adjoint`` for those that pull gradients back."""
+
+    def __call__(
+        self,
+        slope: SlopeOf,
+        x0: torch.Tensor,
+        step: torch.Tensor,
+        n_steps: int,
+        *,
+        origin: torch.Tensor | None = None,
+        index: torch.Tensor | None = None,
+    ) -> Nodes:
+        """Take all steps."""
+
+
 def integrate(
-    slope: Slope,
+    slope: AnySlope,
     x0: torch.Tensor,
     times: torch.Tensor,
     *,
@@ -23,6 +45,7 @@ def integrate(
     origin: torch.Tensor | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-8,
+    march: March[AnySlope] = rk4,
 ) -> torch.Tensor:
     """Solve dx/dt = slope from x0 and return the states at every time, differentiably.
 
@@ -49,6 +72,8 @@ def integrate(
         What the field's clock shows at x0; None is 0.
     rtol, atol : float, default 1e-6 and 1e-8
         Tolerances of the adaptive methods, atol in the units of the states.
+    march : callable, default rk4
+        How "rk4" takes its steps: `rk4` leaves the gradient to autograd, `rk4_adjoint` gives the same faster.
 
     Returns
     -------
@@ -85,7 +110,7 @@ def integrate(
         span = sign * (sign * wanted).amax(dim=1)
         if method == "rk4":
             step = span / n_steps
-            nodes = rk4(slope, x0[:, active], step, n_steps, origin=clock[active], index=active)
+            nodes = march(slope, x0[:, active], step, n_steps, origin=clock[active], index=active)
             part = hermite(nodes, step, wanted)
         else:
             options: dict[str, object] = {"max_num_steps": MAX_STEPS}

@@ -10,6 +10,7 @@ import torch
 from skode.integrate.runge_kutta import Nodes, Slope, evaluate, interpolate, take_step
 
 PADDING = 8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
+ROWS = 16384  # rows interpolated at a time, few enough for the cache
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -21,7 +22,7 @@ class Traced(NamedTuple):
     held: torch.Tensor  # (model, row) bool, True where the row lies beyond that time
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def trace(
     slope: Slope,
     x0: torch.Tensor,
@@ -114,34 +115,38 @@ def _one_way(
     last = cell.new_full((x0.shape[1],), -1).scatter_reduce(0, trajectory, cell, "amax")
     x = x0.clamp(box[0], box[1])  # where each trajectory stands: at its last node, or at the edge for ever
     failed = torch.where((x != x0).any(dim=-1), -1, NEVER)  # (model, trajectory) the step in which it left the box
-    answers, held = [], []
+    states = x0.new_empty(x0.shape[0], len(times), x0.shape[2])
+    held = torch.empty(states.shape[:2], dtype=torch.bool, device=x0.device)
     done = first = 0
     while done < len(times):
         active = torch.nonzero((last >= first) & (failed == NEVER).any(dim=0))[:, 0]
         stop = min(first + chunk, int(last[active].max()) + 1) if len(active) else int(last.max()) + 1
         end = int(torch.searchsorted(cell, stop))
-        asked, inside = trajectory[done:end], cell[done:end]
         if len(active):
             nodes = _walk(slope, x[:, active], active, step, range(first, stop), clock)
             left, now = _leave(nodes, box)
             fresh = failed[:, active] == NEVER
             x[:, active] = torch.where(fresh[..., None], now, x[:, active])
             failed[:, active] = torch.where(fresh & (left < NEVER), left + first, failed[:, active])
-        limit, edge = failed[:, asked], x[:, asked]  # (model, row), (model, row, state)
-        answer = edge
         if len(active):
             column = torch.zeros_like(last).index_copy(0, active, torch.arange(len(active), device=active.device))
-            u = (place[done:end] - inside)[:, None, None]
-            value = interpolate(nodes, inside - first, column[asked], u, step).transpose(0, 1)
-            cut = torch.where(value.isfinite(), value, edge).clamp(box[0], box[1])
-            answer = torch.where((inside < limit)[..., None], value, edge)
-            answer = torch.where((inside == limit)[..., None], cut, answer)
-        answers.append(answer)
-        held.append(inside >= limit)
+        for begin in range(done, end, ROWS):
+            rows = slice(begin, min(begin + ROWS, end))
+            asked, inside = trajectory[rows], cell[rows]
+            limit, edge = failed[:, asked], x[:, asked]  # (model, row), (model, row, state)
+            answer = edge
+            if len(active):
+                u = (place[rows] - inside)[:, None, None]
+                answer = interpolate(nodes, inside - first, column[asked], u, step).transpose(0, 1)
+                if bool((inside >= limit).any()):
+                    cut = torch.where(answer.isfinite(), answer, edge).clamp(box[0], box[1])
+                    answer = torch.where((inside < limit)[..., None], answer, edge)
+                    answer = torch.where((inside == limit)[..., None], cut, answer)
+            states[:, order[rows]] = answer
+            held[:, order[rows]] = inside >= limit
         done, first = end, stop
-    back = torch.argsort(order)
     failed_at = torch.where(failed < NEVER, failed.clamp(min=0) * step, torch.nan)
-    return Traced(torch.cat(answers, dim=1)[:, back], failed_at, torch.cat(held, dim=1)[:, back])
+    return Traced(states, failed_at, held)
 
 
 def _walk(slope: Slope, x: torch.Tensor, active: torch.Tensor, step: float, cells: range, clock: torch.Tensor) -> Nodes:
