@@ -57,8 +57,8 @@ def select(
 
     .. math:: \min_k \sum_r w_r (s_r - k_0 - z_r k)^2 + \alpha \sum_j a_j |k_j|
 
-    is solved down a path of strengths with a = 1, then with :math:`a_j = \min(50, \max_l |k_l| / |k_j|)` from strength .05
-    (the nearest on the path). Supports along the second path are refitted by least squares; the one of least
+    is solved down a path of strengths with a = 1, then with :math:`a_j = \min(50, \max_l |k_l| / |k_j|)` from strength
+    .05 (the nearest on the path). Supports along the second path are refitted by least squares; the one of least
     extended BIC is taken, or that of the given ``alpha``.
 
     Parameters
@@ -86,8 +86,9 @@ def select(
 
     Notes
     -----
-    A target leaves its path once it has more than n / (2 log p) sources, n rows and p sources: beyond that the lasso
-    cannot tell a support [2]_. Its choice is among the strengths reached; a given ``alpha`` is always solved.
+    A target leaves its path once it has more than n / log p sources, with n the independent observations and p the
+    number of sources: beyond that (n / (2 log p) in rows) the lasso cannot tell a support [2]_. Its choice is among
+    the strengths reached; a given ``alpha`` is always solved.
 
     Scores: mean absolute coefficient over strengths of the adaptive path from .05 on, a tenth of the mean over the
     first path, and a thousandth of a ridge regression, which parts what no path has touched.
@@ -155,7 +156,7 @@ def _select(
     unit = np.sqrt(scale * np.where(products.power > 0, products.power, 1.0))
     products = products.scaled(1.0 / unit)
     n_sources = free.shape[1]
-    most = None if alpha is not None else max(10, int(n_rows.max() / (2.0 * SHARE_OF_ROWS * np.log(max(n_sources, 2)))))
+    most = None if alpha is not None else max(10, int(n_rows.max() / np.log(max(n_sources, 2))))
     one = lasso_path(products, grid, factors=np.where(free, 0.0, 1.0), max_support=most)
     factors = adaptive_factors(_at(one, FIRST_STAGE).toarray(), free)
     two = lasso_path(products, grid, factors=factors, max_support=most)
