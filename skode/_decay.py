@@ -36,6 +36,7 @@ class DecayChoice(NamedTuple):
     best_gamma: float  # best of the bridged paths, per unit of time
     gammas: FloatArray  # (tried,) increasing, per unit of time
     errors: FloatArray  # (tried, fold) mean squared error over variance, of variables that move
+    strength: float  # of the ridge that forecast best at the best rate
     spline_errors: FloatArray  # (fold,) the same with rows along the spline, shrunk towards the best rate
 
 
@@ -91,23 +92,25 @@ def choose_decay(
     fold = group % min(n_folds, len(names))
     parts = [_Part.build(times, states, given, fold == k, moves) for k in range(int(fold.max()) + 1)]
     tried: dict[float, FloatArray] = {}
+    strengths: dict[float, float] = {}
 
     def attempt(gammas: Sequence[float]) -> float:
         for gamma in gammas:
-            tried[gamma] = _best(np.stack([part.bridged(gamma / unit) for part in parts], axis=1))
+            tried[gamma], strengths[gamma] = _best(np.stack([part.bridged(gamma / unit) for part in parts], axis=1))
         return min(tried, key=lambda gamma: float(tried[gamma].mean()))
 
     best = attempt(GRID)
     if best > 0:
         best = attempt([best / REFINE, best * REFINE])
     gammas = sorted(tried)
-    spline_errors = _best(np.stack([part.spline(best / unit) for part in parts], axis=1))
+    spline_errors, _ = _best(np.stack([part.spline(best / unit) for part in parts], axis=1))
     better = float(tried[best].mean()) <= float(spline_errors.mean())
     return DecayChoice(
         gamma=best / unit if better else None,
         best_gamma=best / unit,
         gammas=np.array(gammas) / unit,
         errors=np.stack([tried[gamma] for gamma in gammas]),
+        strength=strengths[best],
         spline_errors=spline_errors,
     )
 
@@ -173,16 +176,17 @@ class _Part(NamedTuple):
         ends = self.ends[:, self.moves]
         seen = ~np.isnan(ends)
         out = []
-        for field in _ridge(features, production, np.concatenate([r[2] for r in rows]), RIDGE):
+        for field in ridge_fields(features, production, np.concatenate([r[2] for r in rows]), RIDGE):
             with np.errstate(over="ignore", invalid="ignore"):
                 error = (field.simulate(self.starts, self.lengths, gamma, self.moves) - ends)[seen] ** 2
             out.append(float(error.mean()) if np.isfinite(error).all() else float("inf"))
         return np.array(out)
 
 
-def _best(errors: FloatArray) -> FloatArray:
-    """Errors of the strength that is best on average; (strength, fold) to (fold,)."""
-    return np.asarray(errors[np.argmin(errors.mean(axis=1))])
+def _best(errors: FloatArray) -> tuple[FloatArray, float]:
+    """Errors of the strength that is best on average, and that strength; (strength, fold) to (fold,)."""
+    place = int(np.argmin(errors.mean(axis=1)))
+    return np.asarray(errors[place]), RIDGE[place]
 
 
 def bridge_rows(times: FloatArray, states: FloatArray, gamma: float) -> _Rows:
@@ -214,7 +218,7 @@ def _carry(states: FloatArray) -> FloatArray:
     return out
 
 
-class _Field(NamedTuple):
+class LinearField(NamedTuple):
     """z' = constant + readout V'(z - center) - gamma z for what moves: decay plus a field of low rank r."""
 
     center: FloatArray  # (source,)
@@ -254,11 +258,28 @@ class _Field(NamedTuple):
         return np.asarray(decayed + length[:, None] * self.constant + total @ self.readout.T)
 
 
-def _ridge(features: FloatArray, slopes: FloatArray, weights: FloatArray, strengths: Sequence[float]) -> list[_Field]:
-    """Ridge of every slope on the features, at every strength."""
+def ridge_fields(
+    features: FloatArray, production: FloatArray, weights: FloatArray, strengths: Sequence[float]
+) -> list[LinearField]:
+    """Ridge of the production of what moves on the sources, one field for every strength.
+
+    Parameters
+    ----------
+    features : array (row, source)
+        Sources of unit variance.
+    production : array (row, moving)
+        Slope plus gamma times the mean state.
+    weights : array (row,)
+    strengths : sequence of float
+        Added to the weighted covariance of the features.
+
+    Returns
+    -------
+    list of LinearField
+    """
     w = (weights / weights.sum())[:, None]
-    center, constant = (w * features).sum(axis=0), (w * slopes).sum(axis=0)
-    z, s = np.sqrt(w) * (features - center), np.sqrt(w) * (slopes - constant)
+    center, constant = (w * features).sum(axis=0), (w * production).sum(axis=0)
+    z, s = np.sqrt(w) * (features - center), np.sqrt(w) * (production - constant)
     if len(z) <= z.shape[1]:
         values, left = np.linalg.eigh(z @ z.T)
         keep = values > 1e-12 * values[-1]
@@ -270,4 +291,4 @@ def _ridge(features: FloatArray, slopes: FloatArray, weights: FloatArray, streng
         values, basis = values[keep], basis[:, keep]
         left = z @ basis / np.sqrt(values)
     load = np.sqrt(values)[:, None] * (left.T @ s)  # (r, d)
-    return [_Field(center, basis, (load / (values + strength)[:, None]).T, constant) for strength in strengths]
+    return [LinearField(center, basis, (load / (values + strength)[:, None]).T, constant) for strength in strengths]

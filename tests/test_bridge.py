@@ -6,7 +6,7 @@ import scipy.integrate
 import scipy.linalg
 
 from skode._bridge import bridge, fill
-from skode._decay import _ridge, bridge_rows, choose_decay
+from skode._decay import bridge_rows, choose_decay, ridge_fields
 from skode.smooth import smooth
 
 TIMES = np.array([0.0, 2.0, 3.0, 7.0, 9.0])
@@ -98,7 +98,7 @@ def test_forecast_of_the_linear_field_solves_its_equation():
     features, weights = rng.standard_normal((9, 5)), rng.uniform(1, 2, 9)
     moves = np.array([True, False, True, True])
     gamma, strength = 0.4, 0.3
-    (field,) = _ridge(features, rng.standard_normal((9, 3)), weights, [strength])
+    (field,) = ridge_fields(features, rng.standard_normal((9, 3)), weights, [strength])
     production = field.readout @ field.basis.T
     matrix = np.zeros((5, 5))
     matrix[[0, 2, 3]] = production
@@ -115,10 +115,10 @@ def test_forecast_of_the_linear_field_solves_its_equation():
 
 
 @pytest.mark.parametrize("n_rows", [4, 40])
-def test_ridge_solves_its_normal_equations(n_rows):
+def testridge_fields_solves_its_normal_equations(n_rows):
     rng = np.random.default_rng(3)
     features, slopes, weights = rng.standard_normal((n_rows, 7)), rng.standard_normal((n_rows, 2)), rng.random(n_rows)
-    (field,) = _ridge(features, slopes, weights, [0.2])
+    (field,) = ridge_fields(features, slopes, weights, [0.2])
     w = (weights / weights.sum())[:, None]
     z, s = features - (w * features).sum(0), slopes - (w * slopes).sum(0)
     expected = np.linalg.solve(z.T @ (w * z) + 0.2 * np.eye(7), z.T @ (w * s)).T
