@@ -63,6 +63,10 @@ ALLOWED: dict[str, set[str]] = {
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._prepare": SHAPES | {"skode._scales", "skode.smooth"},
+    "skode._bridge": TYPES,
+    "skode._decay": TYPES | {"skode._bridge", "skode.smooth"},
+    # many variables: numpy alone
+    "skode.convex": TYPES,
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
     "skode.fields": TYPES,

@@ -1,0 +1,20 @@
+"""Selection of edges by convex problems: linear fields of hundreds to thousands of variables."""
+
+from skode.convex._products import AbstractProducts, GramProducts, RowProducts
+from skode.convex._refit import ebic, refit
+from skode.convex.path import LassoPath, alpha_max, lasso_path
+from skode.convex.select import Selection, adaptive_factors, select
+
+__all__ = [
+    "AbstractProducts",
+    "GramProducts",
+    "LassoPath",
+    "RowProducts",
+    "Selection",
+    "adaptive_factors",
+    "alpha_max",
+    "ebic",
+    "lasso_path",
+    "refit",
+    "select",
+]
