@@ -1,0 +1,121 @@
+"""Refit on a support that is known: every target is a small least-squares problem of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from skode._typing import Weights
+from skode.fields import PackedField
+from skode.fields.tangents import TargetNets
+from skode.least_squares import levenberg_marquardt
+from skode.objectives import Rows
+
+CHUNK_ENTRIES = 3e7
+"""Entries of the derivative by the parameters that are held at a time; some 250 MB."""
+
+
+class Refit(NamedTuple):
+    """A packed field after least squares."""
+
+    weights: Weights  # (1, ...), float64
+    loss: torch.Tensor  # (target,), matching loss without the decay term
+    converged: bool
+    n_iter: int
+
+
+def refit(
+    field: PackedField,
+    rows: Rows,
+    start: Weights,
+    *,
+    scale: torch.Tensor,
+    weight_decay: float,
+    free: tuple[str, ...] | None = None,
+    n_iter: int = 50,
+    tol: float = 1e-4,
+) -> Refit:
+    """Minimise the matching loss of every target, plus weight decay, by Levenberg-Marquardt.
+
+    Targets with the same number of parents are one batch, and batches are cut so that their derivatives fit into
+    memory: nothing grows with the square of the number of variables.
+
+    Parameters
+    ----------
+    field : PackedField
+    rows : Rows
+    start : dict of tensors  # (1, ...)
+    scale : tensor  # (target,), from ``matching_scale``
+    weight_decay : float
+        Price of the squared weights of a target, biases left out.
+    free : tuple of str, optional
+        Tensors that may change; the others stay as they are. All by default.
+    n_iter : int
+    tol : float
+
+    Returns
+    -------
+    Refit
+    """
+    weights = {name: value.double().clone() for name, value in start.items()}
+    sources, quadrature = rows.sources.double(), rows.quadrature.double()
+    share = rows.weights.double() / (rows.weights.double().sum(0).clamp_min(1e-30) * scale.double())
+    loss = torch.zeros(field.n_targets, dtype=torch.float64, device=sources.device)
+    done, n_done = True, 0
+    for targets, parents in _chunks(field, rows):
+        nets = TargetNets(parents.shape[1], field.hidden, field.activation, field.n_bilinear)
+        read = sources[:, :, parents].movedim(2, 0)  # (target, interval, node, slot)
+        problem = _Matching(nets, read, quadrature, rows.slopes.double()[:, targets].T, share[:, targets].T.sqrt())
+        matrices = [name for name in nets.shapes if not name.startswith("b")]
+        solved = levenberg_marquardt(
+            problem.residuals,
+            problem.linearise,
+            nets.flat(weights, targets),
+            decay=weight_decay * nets.marks(*matrices),
+            free=None if free is None else nets.marks(*free),
+            n_iter=n_iter,
+            tol=tol,
+        )
+        nets.put(weights, targets, solved.theta)
+        loss[targets] = problem.residuals(solved.theta).square().sum(-1)
+        done, n_done = done and bool(solved.converged.all()), max(n_done, solved.n_iter)
+    return Refit(weights, loss, done, n_done)
+
+
+class _Matching(NamedTuple):
+    """Residuals of the interval rows of some targets."""
+
+    nets: TargetNets
+    read: torch.Tensor  # (target, interval, node, slot)
+    quadrature: torch.Tensor  # (interval, node)
+    slopes: torch.Tensor  # (target, interval)
+    root: torch.Tensor  # (target, interval), square roots of the rows' shares in the loss
+
+    def residuals(self, theta: torch.Tensor) -> torch.Tensor:
+        """What the mean over every interval leaves.  # (target, interval)"""
+        values = self.nets(theta, self.read.flatten(1, 2)).view(self.read.shape[:-1])
+        return self.root * (self.slopes - (values * self.quadrature).sum(-1))
+
+    def linearise(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Residuals, and the means' derivatives by the parameters (target, interval, entry)."""
+        values, tangents = self.nets.tangents(theta, self.read.flatten(1, 2))
+        values = values.view(self.read.shape[:-1])
+        tangents = tangents.view(*self.read.shape[:-1], -1)
+        mean = torch.einsum("tknp,kn->tkp", tangents, self.quadrature)
+        residuals = self.root * (self.slopes - (values * self.quadrature).sum(-1))
+        return residuals, self.root.unsqueeze(-1) * mean
+
+
+def _chunks(field: PackedField, rows: Rows) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Targets with as many parents as each other, and their parents (target, slot)."""
+    device = rows.sources.device
+    sizes = torch.tensor([len(some) for some in field.parents], device=device)
+    for size in sizes.unique().tolist():
+        targets = torch.nonzero(sizes == size)[:, 0]
+        entries = (size + 2) * (sum(field.hidden) + 1 + 2 * field.n_bilinear)
+        n_samples = rows.quadrature.numel()
+        for chunk in targets.split(max(1, int(CHUNK_ENTRIES / (entries * n_samples)))):
+            parents = torch.tensor([field.parents[int(i)] for i in chunk], dtype=torch.long, device=device)
+            yield chunk, parents.view(len(chunk), size)
