@@ -15,6 +15,7 @@ from skode.penalties import (
     NoPenalty,
     PathReg,
 )
+from skode.prior import PriorKnowledge
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "LassoNet",
     "NoPenalty",
     "PathReg",
+    "PriorKnowledge",
     "SparseNODERegressor",
     "SparseNODERegressorCV",
     "StabilitySelection",

@@ -21,7 +21,7 @@ from skode._fit import Specification, make_field
 from skode._fitted import Fitted
 from skode._layout import Layout
 from skode._names import check_names, variable_names
-from skode._parameters import resolve_device
+from skode._parameters import resolve_device, with_prior
 from skode._predict import Answers, predict_batch
 from skode._questions import as_questions
 from skode._steady import SteadyRows, check_steady
@@ -101,10 +101,12 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         check_targets(y, sample_weight=weights, names=y_names)
         check_not_times(X, y)
         layout = self._layout_of(X.shape[1], y.shape[1])
-        specification.penalty.check(make_field(specification, layout.n_states, layout.n_inputs))
+        field = make_field(specification, layout.n_states, layout.n_inputs)
+        specification.penalty.check(field)
         x_names = [str(name) for name in getattr(self, "feature_names_in_", [])] or None
         check_names(x_names, y_names, layout)
         names = variable_names(x_names, y_names, layout, time_node=specification.time_dependent)
+        specification = with_prior(specification, self.prior, field, names)
         steady = check_steady(steady_states, layout, time_dependent=specification.time_dependent)
         alignment = learn_alignment(X, y, layout, sample_weight=weights)
         X = alignment.apply(X)

@@ -12,6 +12,7 @@ from skode._batch import Batch
 from skode._dynamics import Dynamics
 from skode._fit import (
     Specification,
+    constraints_of,
     fitted_model,
     options_of,
     set_up,
@@ -143,7 +144,7 @@ def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: 
     top = pilot.alpha_max.expand(n_levels)
     beyond = torch.as_tensor(alphas, dtype=top.dtype, device=top.device) >= top
     trained = trained._replace(
-        weights=empty_where(dynamics.field, trained.weights, beyond),
+        weights=empty_where(dynamics.field, trained.weights, beyond, constraints_of(spec)),
         pilot=trained.pilot + pilot.pilot,
         alpha_max=top,
     )

@@ -15,6 +15,7 @@ from skode._parameters import specify
 from skode._steady import SteadyRows, SteadyStates
 from skode._trajectories import Trajectories
 from skode.penalties import AbstractPenalty
+from skode.prior import PriorKnowledge
 
 
 class SparseNODERegressor(AbstractNODERegressor):
@@ -93,6 +94,9 @@ class SparseNODERegressor(AbstractNODERegressor):
         ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one. Resolved in ``fit``.
     dtype : {"float32", "float64"}, default="float32"
         Precision of training; smoothing and prediction always use float64.
+    prior : PriorKnowledge or None, default=None
+        What is known of edges beforehand: allowed, forbidden, required, more or less likely, and their signs. It
+        holds in every stage of training, and takes ``field="per_target"``.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights.
     verbose : int, default=0
@@ -106,7 +110,7 @@ class SparseNODERegressor(AbstractNODERegressor):
     dependency_scores_ : ndarray of the same shape
         A dense ranking of all pairs, for AUROC and AUPRC.
     alpha_max_ : float
-        Strength from which on the graph is empty.
+        Strength from which on the graph is empty, free edges of a prior aside.
     history_ : dict
         Per stage of training: loss, number of edges, iterations, convergence and seconds.
     n_iter_ : int
@@ -160,6 +164,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         refit: bool = True,
         device: str = "auto",
         dtype: str = "float32",
+        prior: PriorKnowledge | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -184,6 +189,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         self.refit = refit
         self.device = device
         self.dtype = dtype
+        self.prior = prior
         self.random_state = random_state
         self.verbose = verbose
 

@@ -25,6 +25,7 @@ from skode._trajectories import Trajectories
 from skode._typing import IntArray
 from skode._validation import explained
 from skode.penalties import AbstractPenalty
+from skode.prior import PriorKnowledge
 from skode.stability import StabilitySelection
 
 __all__ = ["ForecastSplit", "PathLevel", "SparseNODERegressorCV", "StabilitySelection", "regularization_path"]
@@ -44,8 +45,8 @@ class SparseNODERegressorCV(AbstractNODERegressor):
     Parameters
     ----------
     penalty, field, gates, hidden_layer_sizes, activation, n_bilinear, order, time_dependent, time_origin, \
-initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, tol, device, dtype, random_state, \
-verbose
+initial_state, initial_velocity, method, max_iter, learning_rate, weight_decay, tol, device, dtype, prior, \
+random_state, verbose
         As in ``SparseNODERegressor``; the penalty must have exact zeros, and training is staged.
     alphas : array-like of float or None, default=None
         Strengths of the path; None is ``n_alphas`` values from 1 to 0.005, evenly spaced in the logarithm. Strengths
@@ -118,6 +119,7 @@ verbose
         tol: float = 1e-3,
         device: str = "auto",
         dtype: str = "float32",
+        prior: PriorKnowledge | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -143,6 +145,7 @@ verbose
         self.tol = tol
         self.device = device
         self.dtype = dtype
+        self.prior = prior
         self.random_state = random_state
         self.verbose = verbose
 
@@ -284,7 +287,7 @@ verbose
 
 _SHARED = (
     "penalty field gates hidden_layer_sizes activation n_bilinear order time_dependent time_origin initial_state "
-    "initial_velocity method max_iter learning_rate weight_decay tol device dtype random_state verbose"
+    "initial_velocity method max_iter learning_rate weight_decay tol device dtype prior random_state verbose"
 ).split()
 """Constructor arguments that mean what they mean in ``SparseNODERegressor``."""
 

@@ -42,7 +42,12 @@ PARTS = {
     "skode.solvers",
 }
 TOOLS = {"skode.graph", "skode.metrics"}
-FIT = TYPES | PREPARED | PARTS | {"skode._fit", "skode._fitted", "skode._parameters", "skode._predict", "skode._train"}
+FIT = (
+    TYPES
+    | PREPARED
+    | PARTS
+    | {"skode._fit", "skode._fitted", "skode._parameters", "skode._predict", "skode._train", "skode.prior"}
+)
 
 ALLOWED: dict[str, set[str]] = {
     "skode._typing": set(),
@@ -58,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._reading": TYPES | {"skode._segments", "skode._ties"},
     "skode.builders": TYPES
     | {"skode._layout", "skode._reading", "skode._segments", "skode._ties", "skode._validation"},
+    "skode.prior": TYPES | {"skode._validation"},
     # numpy preparation
     "skode._scales": TYPES,
     "skode._spline": TYPES,
@@ -76,9 +82,10 @@ ALLOWED: dict[str, set[str]] = {
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._problem", "skode.fields", "skode.objectives"},
-    "skode._stage": TYPES | PARTS,
+    "skode._constraints": TYPES | {"skode.fields"},
+    "skode._stage": TYPES | PARTS | {"skode._constraints"},
     "skode._threads": TYPES | PARTS,
-    "skode._train": TYPES | PARTS | {"skode._capacity", "skode._stage", "skode._threads"},
+    "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
     "skode._fitted": TYPES | PARTS | {"skode._scales", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
@@ -87,12 +94,14 @@ ALLOWED: dict[str, set[str]] = {
     | PREPARED
     | PARTS
     | {
+        "skode._constraints",
         "skode._dependencies",
         "skode._fitted",
         "skode._predict",
         "skode._stage",
         "skode._start_velocity",
         "skode._train",
+        "skode.prior",
     },
     "skode._folds": TYPES | {"skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
@@ -102,7 +111,9 @@ ALLOWED: dict[str, set[str]] = {
     "skode.graph": TYPES,
     "skode.metrics": TYPES,
     # the top: scikit-learn's machinery
-    "skode._parameters": TYPES | PARTS | {"skode._fit", "skode._layout", "skode._validation"},
+    "skode._parameters": TYPES
+    | PARTS
+    | {"skode._fit", "skode._layout", "skode._names", "skode._validation", "skode.prior"},
     "skode.scoring": TYPES | {"skode.metrics"},
     "skode._forecast_split": TYPES,
     "skode._regularization_path": FIT | TOOLS | {"skode._strengths", "skode.estimators"},
@@ -138,7 +149,7 @@ TOP = {
 }
 ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"skode.displays"},
-    "networkx": {"skode.graph", "skode._base", "skode.stability"},
+    "networkx": {"skode.graph", "skode._base", "skode.prior", "skode.stability"},
     "sklearn.base": TOP,
     "sklearn.metrics": TOP,
     "sklearn.model_selection": TOP,
