@@ -19,10 +19,12 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skode._alignment import learn_alignment
 from skode._fit import Specification, make_field
 from skode._fitted import Fitted
+from skode._identifiability import identifiability
 from skode._layout import Layout
 from skode._names import check_names, variable_names
 from skode._parameters import resolve_device, with_prior
 from skode._predict import Answers, predict_batch
+from skode._prepare import prepare
 from skode._questions import as_questions
 from skode._steady import SteadyRows, check_steady
 from skode._trajectories import Trajectories, as_trajectories
@@ -41,7 +43,7 @@ from skode._validation import (
     warn_backwards,
 )
 from skode.builders import make_questions
-from skode.exceptions import DivergedPredictionWarning
+from skode.exceptions import DivergedPredictionWarning, IdentifiabilityWarning
 from skode.graph import build_graph
 from skode.metrics import r2
 
@@ -146,9 +148,10 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
             time_origin=self.time_origin,
         )
 
-    def _keep(self, fitted: Fitted) -> Self:
-        """Store the fitted state, and say so if training did not settle."""
+    def _keep(self, fitted: Fitted, reading: Reading) -> Self:
+        """Store the fitted state, and say so if training did not settle or the data cannot tell edges apart."""
         self._store(fitted)
+        self._tell_apart(fitted, reading)
         if fitted.status == "diverged":
             warnings.warn(
                 "Training must stay finite; a stage diverged and the last finite weights were kept. "
@@ -165,6 +168,24 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
                 stacklevel=3,
             )
         return self
+
+    def _tell_apart(self, fitted: Fitted, reading: Reading) -> None:
+        """Store how well the data tell edges from each other, and warn where they cannot."""
+        spec = reading.specification
+        prepared = prepare(
+            reading.trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=reading.steady
+        )
+        found = identifiability(prepared, fitted.field.variable_of_source)
+        self.identifiability_ = found.matrix
+        reasons = found.reasons((*self.state_names_, *self.input_names_, "t"))
+        if reasons:
+            warnings.warn(
+                f"Trajectories should tell every edge from its alternatives; got {'; '.join(reasons)}. "
+                "Start from more and other states, vary the inputs, or add steady_states; edges of these "
+                "variables are uncertain (identifiability_).",
+                IdentifiabilityWarning,
+                stacklevel=4,
+            )
 
     def _store(self, fitted: Fitted) -> None:
         """Store the fitted state."""

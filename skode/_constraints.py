@@ -61,29 +61,30 @@ class Constraints:
         return out
 
     def start(self, field: AbstractField, params: Weights) -> Weights:
-        """Turn initial weights of the wrong sign round, so that no unit of a signed edge starts at zero."""
+        """Initial weights of the right signs: hidden units are turned round, then projected."""
         if not bool(self.signs.any()):
             return params
-        signs = self._columns(field, self.signs, params["W0"])
-        free = signs == 0
-        units = torch.where(params["W1"] < 0, -1.0, 1.0).to(signs.dtype).mT  # (model, target, hidden, 1)
-        inner, skip = params["W0"], params["K"]
-        return {
-            **params,
-            "W0": torch.where(free, inner, signs * units * inner.abs()),
-            "K": torch.where(free, skip, signs * skip.abs()),
-        }
+        signed = (self.signs != 0).any(-1)[:, None, None]
+        turned = torch.where(signed, params["W1"].abs() * _turns(params["W1"]), params["W1"])
+        out = {**params, **{name: params[name].clone() for name in field.entries}, "W1": turned}
+        self.project(field, out)
+        return out
 
     def project(self, field: AbstractField, params: Weights) -> None:
         """Set to zero what has the wrong sign; changes params.
 
         With F_i(z) = c_i + k_i . z + sum_h v_ih s(w_ih . z + b_ih) and s' >= 0, a derivative of sign s_ij at every z
-        follows from s_ij k_ij >= 0 and s_ij v_ih w_ihj >= 0. Given v this is the Euclidean projection.
+        follows from s_ij k_ij >= 0 and s_ij v_ih w_ihj >= 0. The signs of v are fixed by turns, + and -, for targets
+        with a signed source, so that the set is convex and this is the Euclidean projection on it; were they
+        free, a unit whose v passes through zero would lose its signed sources and no others.
         """
         if not bool(self.signs.any()):
             return
         signs = self._columns(field, self.signs, params["W0"])
-        params["W0"].masked_fill_(signs * params["W1"].mT * params["W0"] < 0, 0.0)
+        turns = _turns(params["W1"])  # (1, hidden)
+        signed = (self.signs != 0).any(-1)[:, None, None]
+        params["W1"].masked_fill_(signed & (turns * params["W1"] < 0), 0.0)
+        params["W0"].masked_fill_(signs * turns.mT * params["W0"] < 0, 0.0)
         params["K"].masked_fill_(signs * params["K"] < 0, 0.0)
         for name in _bilinear(field):
             params[name].masked_fill_(signs != 0, 0.0)
@@ -95,3 +96,9 @@ class Constraints:
 
 def _bilinear(field: AbstractField) -> tuple[str, ...]:
     return tuple(name for name in field.entries if name in ("P", "R"))
+
+
+def _turns(readout: torch.Tensor) -> torch.Tensor:
+    """+1 and -1 by turns, one for every hidden unit.  # (1, hidden)"""
+    place = torch.arange(readout.shape[-1], device=readout.device)
+    return (1 - 2 * (place % 2)).to(readout.dtype).unsqueeze(0)

@@ -109,6 +109,11 @@ class SparseNODERegressor(AbstractNODERegressor):
         sd(x_j) / sd(dx_i/dt); exactly 0 where the fitted field has no path.
     dependency_scores_ : ndarray of the same shape
         A dense ranking of all pairs, for AUROC and AUPRC.
+    identifiability_ : ndarray of the same shape
+        How well the data tell an edge from its alternatives, in [0, 1]: 1 where the source moves by itself, 0 where
+        the other sources determine it along the data, or it never moves. With u_j the share of source j that the
+        others cannot predict in trajectories left out, it is min(1, u_j / (2 c_j)), where c_j = 0.005 plus twice the
+        share of noise (at most 0.01), halved along a closed curve; 0 for targets that never move.
     alpha_max_ : float
         Strength from which on the graph is empty, free edges of a prior aside.
     history_ : dict
@@ -230,9 +235,12 @@ class SparseNODERegressor(AbstractNODERegressor):
         -----
         ConvergenceWarning
             If iterations ran out, or the fit diverged and the last finite weights were kept.
+        IdentifiabilityWarning
+            Once, with the reasons, where the data cannot tell edges apart.
         """
         reading = self._read(X, y, sample_weight, groups, steady_states)
-        return self._keep(self._solve(reading.specification, reading.trajectories, reading.steady, reading.seed))
+        fitted = self._solve(reading.specification, reading.trajectories, reading.steady, reading.seed)
+        return self._keep(fitted, reading)
 
     def _solve(
         self, specification: Specification, trajectories: Trajectories, steady: SteadyRows | None, seed: int

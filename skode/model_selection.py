@@ -75,7 +75,7 @@ random_state, verbose
     cv_results_ : dict of ndarray
         In the form of scikit-learn's searches; scores are minus the held-out loss. ``fold_kind`` says whether
         folds were "groups", "blocks" or "rows", or "none" (then the scores are nan).
-    dependency_matrix_, dependency_scores_, alpha_max_, history_, n_iter_, status_, ...
+    dependency_matrix_, dependency_scores_, identifiability_, alpha_max_, history_, n_iter_, status_, ...
         As in ``SparseNODERegressor``.
 
     Examples
@@ -183,7 +183,7 @@ random_state, verbose
             self._tell(folds, n_folds)
         selected = self._select(reading.specification, reading.trajectories, reading.steady, reading.seed, folds)
         self._report(selected)
-        return self._keep(selected.fitted)
+        return self._keep(selected.fitted, reading)
 
     def _solve(
         self, specification: Specification, trajectories: Trajectories, steady: SteadyRows | None, seed: int

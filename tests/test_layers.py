@@ -69,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._prepare": SHAPES | {"skode._scales", "skode.smooth"},
+    "skode._identifiability": TYPES | {"skode._prepare"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
     "skode.fields": TYPES,
@@ -130,7 +131,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode.exceptions": set(),
     "skode._questions": FIT,
-    "skode._base": FIT | TOOLS | {"skode._questions", "skode.builders", "skode.exceptions"},
+    "skode._base": FIT | TOOLS | {"skode._identifiability", "skode._questions", "skode.builders", "skode.exceptions"},
     "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
 }

@@ -225,10 +225,11 @@ def test_projection_is_the_nearest_point_of_the_right_signs():
     known = Constraints(nothing, nothing, torch.ones(2, 2, dtype=torch.float64), signs)
     before = {name: value.clone() for name, value in weights.items()}
     known.project(field, weights)
-    allowed = signs[:, None, :] * before["W1"].mT  # sign that an entry of W0 must have
-    entry = before["W0"]
-    nearest = torch.where(allowed > 0, entry.clamp_min(0), torch.where(allowed < 0, entry.clamp_max(0), entry))
-    torch.testing.assert_close(weights["W0"], nearest)
+    turns = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    for name, allowed in (("W0", signs[:, None, :] * turns[:, None]), ("W1", turns), ("K", signs[:, None, :])):
+        entry = before[name]
+        nearest = torch.where(allowed > 0, entry.clamp_min(0), torch.where(allowed < 0, entry.clamp_max(0), entry))
+        torch.testing.assert_close(weights[name], nearest)
     torch.testing.assert_close(weights["W0"][..., 1], before["W0"][..., 1])  # of the other source nothing is known
     assert not weights["P"][..., 0].any() and bool(weights["P"][..., 1].all())
     again = {name: value.clone() for name, value in weights.items()}
