@@ -361,7 +361,8 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         -------
         networkx.DiGraph
             Every variable is a node with attribute ``kind`` ("state", "input" or "time"). Edges have ``weight``
-            (the entry), ``effect`` (signed mean) and ``sign`` (+1, -1, or 0 where it changes over the data).
+            (the entry), ``effect`` (signed mean) and ``sign`` (+1, -1, or 0 where it changes over the data); and
+            ``confidence``, where the estimator cross-validates.
             All values are plain Python, so that GraphML, GEXF, GML and JSON exports work.
         """
         check_is_fitted(self)
@@ -374,7 +375,13 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
             kinds=["state"] * self.n_states_ + ["input"] * self.n_inputs_ + ["time"] * len(time_node),
             threshold=threshold,
             max_edges=max_edges,
+            confidence=self._confidence(),
         )
+
+    def _confidence(self) -> FloatArray | None:
+        """How sure every edge is, lowered where the data cannot tell; None where the fit does not say."""
+        found = self._fitted.confidence
+        return None if found is None else found * self.identifiability_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

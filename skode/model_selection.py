@@ -72,6 +72,10 @@ random_state, verbose
         The strength whose support each target took.
     path_ : list of dict
         Per strength: ``alpha``, ``held_out_loss``, ``n_edges``, ``dependency_matrix``.
+    confidence_ : ndarray of shape (d, d + m [+ 1])
+        How sure an edge is, in [0, 1]: the probability (of Student's t over runs of ten held-out intervals) that the
+        held-out loss of its target rises when the edge is dropped and the others are refitted, times
+        ``identifiability_``. 0 where there is no edge; at most 0.5 where nothing is held out, or targets share weights.
     cv_results_ : dict of ndarray
         In the form of scikit-learn's searches; scores are minus the held-out loss. ``fold_kind`` says whether
         folds were "groups", "blocks" or "rows", or "none" (then the scores are nan).
@@ -183,13 +187,16 @@ random_state, verbose
             self._tell(folds, n_folds)
         selected = self._select(reading.specification, reading.trajectories, reading.steady, reading.seed, folds)
         self._report(selected)
-        return self._keep(selected.fitted, reading)
+        self._keep(selected.fitted, reading)
+        confidence = self._confidence()
+        self.confidence_ = np.where(self.dependency_matrix_ > 0, 0.5, 0.0) if confidence is None else confidence
+        return self
 
     def _solve(
         self, specification: Specification, trajectories: Trajectories, steady: SteadyRows | None, seed: int
     ) -> Fitted:
         folds = most_folds(trajectories, self._n_folds() or N_FOLDS)
-        return self._select(specification, trajectories, steady, seed, folds).fitted
+        return self._select(specification, trajectories, steady, seed, folds, confident=False).fitted
 
     def _select(
         self,
@@ -198,6 +205,8 @@ random_state, verbose
         steady: SteadyRows | None,
         seed: int,
         folds: Folds,
+        *,
+        confident: bool = True,
     ) -> Selected:
         if not specification.penalty.exact_zeros:
             raise ValueError(
@@ -212,6 +221,7 @@ random_state, verbose
             selection=self._rule(),
             seed=seed,
             steady=steady,
+            confident=confident,
         )
 
     def _specify(self) -> Specification:

@@ -106,7 +106,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode._folds": TYPES | {"skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
-    "skode._selection": TYPES | PREPARED | PARTS | {"skode._fit", "skode._fitted", "skode._folds", "skode._train"},
+    "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._train"},
+    "skode._selection": TYPES
+    | PREPARED
+    | PARTS
+    | {"skode._confidence", "skode._fit", "skode._fitted", "skode._folds", "skode._train"},
     # beside the road: numpy (and pandas where a user brings it), never the fitting code
     "skode.datasets": TYPES,
     "skode.graph": TYPES,
