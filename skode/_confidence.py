@@ -86,7 +86,7 @@ def probability(rises: FloatArray) -> FloatArray:
     --------
     >>> import numpy as np
     >>> probability(np.array([[1.0, 1.0], [2.0, -1.0], [1.5, 0.5], [1.0, -0.5]])).round(2).tolist()
-    [1.0, 0.5]
+    [0.99, 0.5]
     """
     if len(rises) < FEWEST:
         return np.full(rises.shape[1:], 0.5)

@@ -143,7 +143,7 @@ def unexplained(z: FloatArray, fold: IntArray) -> FloatArray:
     >>> import numpy as np
     >>> x = np.random.default_rng(0).standard_normal((200, 2))
     >>> z = np.column_stack([x, x[:, 0] + x[:, 1]]) / [1, 1, 2**0.5]
-    >>> unexplained(z, np.arange(200) % 4).max() < 1e-6
+    >>> bool(unexplained(z, np.arange(200) % 4).max() < 1e-6)
     True
     """
     if len(z) > MOST_ROWS:
