@@ -4,7 +4,7 @@ from skode import datasets, metrics, scoring
 from skode._steady import SteadyStates
 from skode.builders import from_frame, from_trajectories, make_questions
 from skode.estimators import SparseNODERegressor
-from skode.exceptions import DivergedPredictionWarning
+from skode.exceptions import DivergedPredictionWarning, IdentifiabilityWarning
 from skode.model_selection import ForecastSplit, SparseNODERegressorCV, StabilitySelection, regularization_path
 from skode.penalties import (
     L0,
@@ -15,6 +15,7 @@ from skode.penalties import (
     NoPenalty,
     PathReg,
 )
+from skode.prior import PriorKnowledge
 
 __version__ = "0.1.0"
 
@@ -25,9 +26,11 @@ __all__ = [
     "DivergedPredictionWarning",
     "ForecastSplit",
     "GroupLasso",
+    "IdentifiabilityWarning",
     "LassoNet",
     "NoPenalty",
     "PathReg",
+    "PriorKnowledge",
     "SparseNODERegressor",
     "SparseNODERegressorCV",
     "StabilitySelection",

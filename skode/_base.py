@@ -19,10 +19,12 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skode._alignment import learn_alignment
 from skode._fit import Specification, make_field
 from skode._fitted import Fitted
+from skode._identifiability import identifiability
 from skode._layout import Layout
 from skode._names import check_names, variable_names
-from skode._parameters import resolve_device
+from skode._parameters import resolve_device, with_prior
 from skode._predict import Answers, predict_batch
+from skode._prepare import prepare
 from skode._questions import as_questions
 from skode._steady import SteadyRows, check_steady
 from skode._trajectories import Trajectories, as_trajectories
@@ -41,7 +43,7 @@ from skode._validation import (
     warn_backwards,
 )
 from skode.builders import make_questions
-from skode.exceptions import DivergedPredictionWarning
+from skode.exceptions import DivergedPredictionWarning, IdentifiabilityWarning
 from skode.graph import build_graph
 from skode.metrics import r2
 
@@ -101,10 +103,12 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         check_targets(y, sample_weight=weights, names=y_names)
         check_not_times(X, y)
         layout = self._layout_of(X.shape[1], y.shape[1])
-        specification.penalty.check(make_field(specification, layout.n_states, layout.n_inputs))
+        field = make_field(specification, layout.n_states, layout.n_inputs)
+        specification.penalty.check(field)
         x_names = [str(name) for name in getattr(self, "feature_names_in_", [])] or None
         check_names(x_names, y_names, layout)
         names = variable_names(x_names, y_names, layout, time_node=specification.time_dependent)
+        specification = with_prior(specification, self.prior, field, names)
         steady = check_steady(steady_states, layout, time_dependent=specification.time_dependent)
         alignment = learn_alignment(X, y, layout, sample_weight=weights)
         X = alignment.apply(X)
@@ -144,9 +148,10 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
             time_origin=self.time_origin,
         )
 
-    def _keep(self, fitted: Fitted) -> Self:
-        """Store the fitted state, and say so if training did not settle."""
+    def _keep(self, fitted: Fitted, reading: Reading) -> Self:
+        """Store the fitted state, and say so if training did not settle or the data cannot tell edges apart."""
         self._store(fitted)
+        self._tell_apart(fitted, reading)
         if fitted.status == "diverged":
             warnings.warn(
                 "Training must stay finite; a stage diverged and the last finite weights were kept. "
@@ -163,6 +168,24 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
                 stacklevel=3,
             )
         return self
+
+    def _tell_apart(self, fitted: Fitted, reading: Reading) -> None:
+        """Store how well the data tell edges from each other, and warn where they cannot."""
+        spec = reading.specification
+        prepared = prepare(
+            reading.trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=reading.steady
+        )
+        found = identifiability(prepared, fitted.field.variable_of_source)
+        self.identifiability_ = found.matrix
+        reasons = found.reasons((*self.state_names_, *self.input_names_, "t"))
+        if reasons:
+            warnings.warn(
+                f"Trajectories should tell every edge from its alternatives; got {'; '.join(reasons)}. "
+                "Start from more and other states, vary the inputs, or add steady_states; edges of these "
+                "variables are uncertain (identifiability_).",
+                IdentifiabilityWarning,
+                stacklevel=4,
+            )
 
     def _store(self, fitted: Fitted) -> None:
         """Store the fitted state."""
@@ -338,7 +361,8 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         -------
         networkx.DiGraph
             Every variable is a node with attribute ``kind`` ("state", "input" or "time"). Edges have ``weight``
-            (the entry), ``effect`` (signed mean) and ``sign`` (+1, -1, or 0 where it changes over the data).
+            (the entry), ``effect`` (signed mean) and ``sign`` (+1, -1, or 0 where it changes over the data); and
+            ``confidence``, where the estimator cross-validates.
             All values are plain Python, so that GraphML, GEXF, GML and JSON exports work.
         """
         check_is_fitted(self)
@@ -351,7 +375,13 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
             kinds=["state"] * self.n_states_ + ["input"] * self.n_inputs_ + ["time"] * len(time_node),
             threshold=threshold,
             max_edges=max_edges,
+            confidence=self._confidence(),
         )
+
+    def _confidence(self) -> FloatArray | None:
+        """How sure every edge is, lowered where the data cannot tell; None where the fit does not say."""
+        found = self._fitted.confidence
+        return None if found is None else found * self.identifiability_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

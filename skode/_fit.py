@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from skode._batch import Batch
+from skode._constraints import Constraints
 from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics, source_variables
 from skode._fitted import Fitted
@@ -22,6 +23,7 @@ from skode._train import Trained, train
 from skode._trajectories import Trajectories
 from skode.fields import AbstractField, PerTargetField, SharedField
 from skode.penalties import AbstractPenalty
+from skode.prior import EdgeRules
 from skode.recipe import RECIPES, Stage
 
 WINDOW = 5
@@ -49,6 +51,7 @@ class Specification:
     tol: float
     weight_decay: float
     refit: bool
+    rules: EdgeRules | None  # what is known of edges beforehand; None also until names are known
     device: torch.device
     dtype: torch.dtype
     report: Callable[[str], None]
@@ -125,6 +128,19 @@ def recipe_of(spec: Specification) -> tuple[Stage, ...]:
     return recipe if spec.refit else tuple(stage for stage in recipe if not stage.frozen)
 
 
+def constraints_of(spec: Specification) -> Constraints | None:
+    """What is known of edges, as tensors."""
+    rules = spec.rules
+    if rules is None:
+        return None
+    return Constraints(
+        closed=torch.as_tensor(rules.closed, device=spec.device),
+        required=torch.as_tensor(rules.required, device=spec.device),
+        prices=torch.as_tensor(rules.prices, dtype=spec.dtype, device=spec.device),
+        signs=torch.as_tensor(rules.signs, dtype=spec.dtype, device=spec.device),
+    )
+
+
 def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
     """What the stages need to know of a specification."""
     return Options(
@@ -134,6 +150,7 @@ def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
         tol=spec.tol,
         weight_decay=spec.weight_decay,
         widen=spec.widen,
+        constraints=constraints_of(spec),
         method=spec.method,
         initial_exact=spec.initial_exact,
         device=spec.device,

@@ -35,6 +35,8 @@ class Fitted:
     matrix, scores, effect : array (d, variable)
         Dependencies as the estimator reports them.
     sign : int array (d, variable)
+    confidence : array (d, variable) or None
+        Chance that an edge lowers held-out loss, where folds told.
     alpha_max : float
     status : str
         "converged", "max_iter" or "diverged".
@@ -59,6 +61,7 @@ class Fitted:
     status: str
     n_iter: int
     history: dict[str, dict[str, Any]]
+    confidence: FloatArray | None = None
 
     @property
     def dynamics(self) -> Dynamics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import numbers
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ import torch
 from sklearn.utils import check_random_state
 
 from skode._fit import Specification
+from skode._names import VariableNames
 from skode._validation import explained
-from skode.fields import ACTIVATIONS
+from skode.fields import ACTIVATIONS, AbstractField
 from skode.integrate import METHODS
 from skode.penalties import resolve_penalty
+from skode.prior import PriorKnowledge, check_prior, edge_rules
 from skode.recipe import RECIPES
 
 FIELDS = ("per_target", "shared", "residual")
+MONOTONE = ("tanh", "elu", "relu", "softplus")
+"""Activations that never fall, so that signs of weights are signs of derivatives."""
 HIDDEN = {"per_target": (16,), "shared": (64, 64), "residual": (64, 64)}
 """Default widths: sixteen units bend one slope in a few variables; a shared network serves all targets."""
 
@@ -73,6 +78,7 @@ def specify(parameters: dict[str, Any]) -> Specification:
         )
     with explained("random_state must be an integer >= 0, a RandomState or None", "Use random_state=0, for example."):
         check_random_state(p["random_state"])
+    check_prior(p["prior"])
     penalty = resolve_penalty(p["penalty"], p["gates"])
     return Specification(
         penalty=penalty,
@@ -92,10 +98,66 @@ def specify(parameters: dict[str, Any]) -> Specification:
         tol=float(p["tol"]),
         weight_decay=float(p["weight_decay"]),
         refit=bool(p["refit"]),
+        rules=None,
         device=resolve_device(p["device"]),
         dtype=torch.float32 if p["dtype"] == "float32" else torch.float64,
         report=reporter(p["verbose"]),
     )
+
+
+def with_prior(
+    specification: Specification, prior: PriorKnowledge | None, field: AbstractField, names: VariableNames
+) -> Specification:
+    """Read prior knowledge in the terms of the data, and see that the field and the penalty can honour it.
+
+    Parameters
+    ----------
+    specification : Specification
+    prior : PriorKnowledge or None
+    field : AbstractField
+        The field of the specification.
+    names : VariableNames
+
+    Returns
+    -------
+    Specification
+
+    Raises
+    ------
+    ValueError, TypeError
+        For prior knowledge that is wrong, contradicts itself, or cannot be honoured.
+    """
+    if prior is None:
+        return specification
+    spec = specification
+    time_node = ("t",) if spec.time_dependent else ()
+    rules = edge_rules(prior, names.states, (*names.states, *names.inputs, *time_node))
+    if not field.per_target:
+        raise ValueError(
+            f"prior must go with field='per_target', where edges are apart from each other; got field={spec.field!r}. "
+            "Use field='per_target', or leave prior out."
+        )
+    if rules.signs.any() and len(spec.hidden) != 1:
+        raise ValueError(
+            f"prior.signs must go with one hidden layer; got hidden_layer_sizes={spec.hidden}. "
+            "Use hidden_layer_sizes=16, or leave the signs out."
+        )
+    if rules.signs.any() and spec.activation not in MONOTONE:
+        raise ValueError(
+            f"prior.signs must go with a monotone activation, one of {', '.join(map(repr, MONOTONE))}; got "
+            f"activation={spec.activation!r}. Use 'tanh', or leave the signs out."
+        )
+    if prior.weights is not None and spec.penalty.name == "none":
+        raise ValueError(
+            "prior.weights must go with a penalty, whose prices they multiply; got penalty=None. "
+            "Use penalty='group_lasso', or leave the weights out."
+        )
+    if (rules.prices == 0).any() and not spec.penalty.holds_edges(field):
+        raise ValueError(
+            "Required and free edges of a prior must have gates of their own; got gates on single weights. "
+            "Use gates='edge', or penalty='group_lasso'."
+        )
+    return replace(spec, rules=rules)
 
 
 def resolve_device(device: Any) -> torch.device:

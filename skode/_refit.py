@@ -112,10 +112,10 @@ def _chunks(field: PackedField, rows: Rows) -> Iterator[tuple[torch.Tensor, torc
     """Targets with as many parents as each other, and their parents (target, slot)."""
     device = rows.sources.device
     sizes = torch.tensor([len(some) for some in field.parents], device=device)
-    for size in sizes.unique().tolist():
+    for size in sorted(set(sizes.tolist())):
         targets = torch.nonzero(sizes == size)[:, 0]
         entries = (size + 2) * (sum(field.hidden) + 1 + 2 * field.n_bilinear)
         n_samples = rows.quadrature.numel()
-        for chunk in targets.split(max(1, int(CHUNK_ENTRIES / (entries * n_samples)))):
+        for chunk in torch.split(targets, max(1, int(CHUNK_ENTRIES / (entries * n_samples)))):
             parents = torch.tensor([field.parents[int(i)] for i in chunk], dtype=torch.long, device=device)
             yield chunk, parents.view(len(chunk), size)

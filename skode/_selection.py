@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from skode._batch import Batch
+from skode._confidence import edge_confidence
 from skode._dynamics import Dynamics
 from skode._fit import (
     Specification,
+    constraints_of,
     fitted_model,
     options_of,
     set_up,
@@ -72,6 +74,7 @@ def select(
     selection: str | int,
     seed: int,
     steady: SteadyRows | None = None,
+    confident: bool = True,
 ) -> Selected:
     """Run the path, score every level by masked refits on folds, choose per target, refit.
 
@@ -94,6 +97,8 @@ def select(
     seed : int
     steady : SteadyRows, optional
         Used in every fold.
+    confident : bool, default=True
+        Whether to find out how sure the edges are, which takes another refit on every fold.
 
     Returns
     -------
@@ -114,6 +119,8 @@ def select(
     refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
     head = start_velocity_of(spec, prepared)
     fitted = fitted_model(0, refitted, prepared, problem, spec, head)
+    if confident and field.per_target:
+        fitted = replace(fitted, confidence=edge_confidence(folds, mask, fitted.matrix > 0, spec, seed, steady))
     levels = [fitted_model(k, path.trained, prepared, problem, spec, head) for k in range(len(path.alphas))]
     return Selected(fitted, levels, path.alphas, level, losses, path.n_edges, best, folds.kind)
 
@@ -143,7 +150,7 @@ def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: 
     top = pilot.alpha_max.expand(n_levels)
     beyond = torch.as_tensor(alphas, dtype=top.dtype, device=top.device) >= top
     trained = trained._replace(
-        weights=empty_where(dynamics.field, trained.weights, beyond),
+        weights=empty_where(dynamics.field, trained.weights, beyond, constraints_of(spec)),
         pilot=trained.pilot + pilot.pilot,
         alpha_max=top,
     )

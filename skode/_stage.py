@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from skode._constraints import Constraints
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import Weights
@@ -38,6 +39,7 @@ class Options:
     tol: float
     weight_decay: float
     widen: bool  # whether targets may get bilinear units in the refit
+    constraints: Constraints | None  # what is known of edges beforehand
     method: str
     initial_exact: bool
     device: torch.device
@@ -107,15 +109,31 @@ class StageLosses:
         weights = self._masked(self.penalty.weights(self.dynamics.field, params, noise))
         total = self._data_loss(weights, params.get(SHIFT))[:, self.problem.moving].sum(-1)
         if self.stage.press != "none":
-            smooth = self.penalty.smooth(self.dynamics.field, params)
+            smooth = self.penalty.smooth(self.dynamics.field, params, prices=self._prices())
             total = total if smooth is None else total + self.strength * smooth
         if self.options.weight_decay:
             total = total + self.options.weight_decay * squared_norm(self.dynamics.field, params)
         return total
 
     def prox(self, params: Weights, metric: Weights) -> None:
-        """The penalty's proximal map at this stage's strength; changes params."""
-        self.penalty.prox(self.dynamics.field, params, alpha=self.strength, metric=metric, adaptive=self.adaptive)
+        """The penalty's proximal map at this stage's strength, then what is known beforehand; changes params."""
+        field, known = self.dynamics.field, self.options.constraints
+        if self.stage.press != "none":
+            prices = self._prices()
+            if prices is not None:
+                prices = prices.expand(len(self.alpha), -1, -1) if self.adaptive is None else prices * self.adaptive
+            else:
+                prices = self.adaptive
+            self.penalty.prox(field, params, alpha=self.strength, metric=metric, adaptive=prices)
+        if known is not None:
+            if bool(known.free.any()):
+                self.penalty.hold(field, params, known.free)
+            known.project(field, params)
+
+    @property
+    def steps_aside(self) -> bool:
+        """Whether anything follows the steps of the solver."""
+        return self.stage.press != "none" or self.options.constraints is not None
 
     def held_out(self, params: Weights) -> torch.Tensor:
         """Held-out loss; where the penalty is on, the latest check always wins.  # (model,)"""
@@ -131,6 +149,10 @@ class StageLosses:
         if self.stage.press == "none":
             return total
         return torch.where((self.alpha > 0) & total.isfinite(), -float(self.n_checks), total)
+
+    def _prices(self) -> torch.Tensor | None:
+        known = self.options.constraints
+        return None if known is None else known.prices
 
     def _masked(self, weights: Weights) -> Weights:
         return {name: value * self.frozen[name] for name, value in weights.items() if name in self.frozen}

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from skode._batch import Batch
-from skode._capacity import can_widen, narrow, widen, widened
+from skode._capacity import Wide, can_widen, narrow, widen, widened
+from skode._constraints import Constraints
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._stage import SHIFT, Options, StageLosses
@@ -83,14 +84,15 @@ def train(
     field = dynamics.field
     alpha = torch.as_tensor(batch.alphas, dtype=options.dtype, device=options.device)
     params = penalty.init(field, initial_weights(field, batch, options)) if start is None else start
-    weights = penalty.weights(field, params)
+    weights, known = penalty.weights(field, params), options.constraints
     if frozen is None:
         frozen = {name: torch.ones_like(value[:1]) for name, value in weights.items()}
-    else:
-        params = {name: value * frozen[name] if name in frozen else value for name, value in params.items()}
-    alpha_max = critical_alpha(field, penalty, problem, weights)
+    if known is not None:
+        params, frozen = known.start(field, params), known.mask(field, frozen)
+    params = {name: value * frozen[name] if name in frozen else value for name, value in params.items()}
+    alpha_max = critical_alpha(field, penalty, problem, weights, known)
     adaptive: torch.Tensor | None = None
-    pilot = rms_jacobian(field, weights, problem)
+    pilot = rms_jacobian(field, penalty.weights(field, params), problem)
     history: dict[str, StageReport] = {}
     for stage in options.recipe:
         began = time.perf_counter()
@@ -98,11 +100,13 @@ def train(
             rms = rms_jacobian(field, penalty.weights(field, params), problem)
             pilot, adaptive = pilot + rms, adaptive_prices(rms)
         if stage.frozen and not isinstance(penalty, NoPenalty):
-            params = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
+            params = empty_where(field, penalty.weights(field, params), alpha >= alpha_max, known)
             frozen = {name: (value != 0).to(value.dtype) for name, value in params.items()}
+            frozen = frozen if known is None else known.mask(field, frozen)
             penalty = NoPenalty()
         if stage.widens and options.widen and isinstance(field, PerTargetField) and can_widen(field, problem):
             wide = widen(field, params, frozen, initial_weights(widened(field), batch, options))
+            wide = wide if known is None else _constrained(wide, known)
             twice = StageLosses(
                 stage,
                 replace(dynamics, field=wide.field),
@@ -122,10 +126,10 @@ def train(
             params = solved.params
         if stage.name == "warm":
             pilot = 1e-3 * rms_jacobian(field, penalty.weights(field, params), problem)
-            alpha_max = critical_alpha(field, penalty, problem, params)
+            alpha_max = critical_alpha(field, penalty, problem, params, known)
         history[stage.name] = _report(stage, solved, field, penalty.weights(field, params), began)
         options.report(history[stage.name].line(stage.name))
-    weights = empty_where(field, penalty.weights(field, params), alpha >= alpha_max)
+    weights = empty_where(field, penalty.weights(field, params), alpha >= alpha_max, known)
     return Trained(field, weights, params, pilot, history, alpha_max)
 
 
@@ -139,7 +143,7 @@ def _solve(losses: StageLosses, params: Weights) -> Solved:
             begin,
             n_iter=max(1, round(stage.share * options.max_iter)),
             learning_rate=options.learning_rate * stage.rate,
-            prox=losses.prox if stage.press != "none" else None,
+            prox=losses.prox if losses.steps_aside else None,
             validate=losses.held_out if losses.can_validate else None,
             rates=rate_of,
             tol=options.tol,
@@ -209,16 +213,36 @@ def adaptive_prices(rms: torch.Tensor) -> torch.Tensor:
     return 1 / share.clamp_min(ADAPTIVE_FLOOR)
 
 
-def empty_where(field: AbstractField, weights: Weights, empty: torch.Tensor) -> Weights:
-    """Cut every edge of the models for which ``empty`` holds."""
+def empty_where(
+    field: AbstractField, weights: Weights, empty: torch.Tensor, known: Constraints | None = None
+) -> Weights:
+    """Cut every edge that is not free of the models for which ``empty`` holds."""
     out = dict(weights)
     for name in field.entries:
         value = out[name]
-        out[name] = torch.where(empty.view(-1, *[1] * (value.ndim - 1)), torch.zeros_like(value), value)
+        cut = empty.view(-1, *[1] * (value.ndim - 1))
+        if known is not None:
+            cut = cut & ~field.to_sources(known.free).unsqueeze(-2)
+        out[name] = torch.where(cut, torch.zeros_like(value), value)
     return out
 
 
-def critical_alpha(field: AbstractField, penalty: AbstractPenalty, problem: Problem, weights: Weights) -> torch.Tensor:
+def _constrained(wide: Wide, known: Constraints) -> Wide:
+    """What is known of edges, on the doubled model axis."""
+    frozen = known.mask(wide.field, wide.frozen)
+    # The half without bilinear units stays without them.
+    frozen = {name: mask * wide.frozen[name] if name in ("P", "R") else mask for name, mask in frozen.items()}
+    params = known.start(wide.field, wide.params)
+    return wide._replace(params={name: value * frozen[name] for name, value in params.items()}, frozen=frozen)
+
+
+def critical_alpha(
+    field: AbstractField,
+    penalty: AbstractPenalty,
+    problem: Problem,
+    weights: Weights,
+    known: Constraints | None = None,
+) -> torch.Tensor:
     """Strength from which the field without edges, at its best constants, is a stationary point.  # (model,)
 
     It takes the gradient of the matching loss by the first-layer tensors at zero, the later layers being as they
@@ -232,4 +256,9 @@ def critical_alpha(field: AbstractField, penalty: AbstractPenalty, problem: Prob
     centred = rows._replace(slopes=rows.slopes - mean + constant)
     loss = matching_loss(field, empty, centred, problem.matching)[:, problem.moving].sum()
     gradient = torch.autograd.grad(loss, list(zeros.values()), allow_unused=True, materialize_grads=True)
-    return penalty.critical_alpha(field, dict(zip(zeros, gradient, strict=True)))
+    steepness = dict(zip(zeros, gradient, strict=True))
+    if known is None:
+        return penalty.critical_alpha(field, steepness)
+    opened = known.mask(field, {name: torch.ones_like(value) for name, value in steepness.items()})
+    steepness = {name: value * opened[name] for name, value in steepness.items()}
+    return penalty.critical_alpha(field, steepness, prices=known.prices)

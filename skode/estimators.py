@@ -15,6 +15,7 @@ from skode._parameters import specify
 from skode._steady import SteadyRows, SteadyStates
 from skode._trajectories import Trajectories
 from skode.penalties import AbstractPenalty
+from skode.prior import PriorKnowledge
 
 
 class SparseNODERegressor(AbstractNODERegressor):
@@ -93,6 +94,9 @@ class SparseNODERegressor(AbstractNODERegressor):
         ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one. Resolved in ``fit``.
     dtype : {"float32", "float64"}, default="float32"
         Precision of training; smoothing and prediction always use float64.
+    prior : PriorKnowledge or None, default=None
+        What is known of edges beforehand: allowed, forbidden, required, more or less likely, and their signs. It
+        holds in every stage of training, and takes ``field="per_target"``.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights.
     verbose : int, default=0
@@ -105,8 +109,13 @@ class SparseNODERegressor(AbstractNODERegressor):
         sd(x_j) / sd(dx_i/dt); exactly 0 where the fitted field has no path.
     dependency_scores_ : ndarray of the same shape
         A dense ranking of all pairs, for AUROC and AUPRC.
+    identifiability_ : ndarray of the same shape
+        How well the data tell an edge from its alternatives, in [0, 1]: 1 where the source moves by itself, 0 where
+        the other sources determine it along the data, or it never moves. With u_j the share of source j that the
+        others cannot predict in trajectories left out, it is min(1, u_j / (2 c_j)), where c_j = 0.005 plus twice the
+        share of noise (at most 0.01), halved along a closed curve; 0 for targets that never move.
     alpha_max_ : float
-        Strength from which on the graph is empty.
+        Strength from which on the graph is empty, free edges of a prior aside.
     history_ : dict
         Per stage of training: loss, number of edges, iterations, convergence and seconds.
     n_iter_ : int
@@ -160,6 +169,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         refit: bool = True,
         device: str = "auto",
         dtype: str = "float32",
+        prior: PriorKnowledge | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -184,6 +194,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         self.refit = refit
         self.device = device
         self.dtype = dtype
+        self.prior = prior
         self.random_state = random_state
         self.verbose = verbose
 
@@ -224,9 +235,12 @@ class SparseNODERegressor(AbstractNODERegressor):
         -----
         ConvergenceWarning
             If iterations ran out, or the fit diverged and the last finite weights were kept.
+        IdentifiabilityWarning
+            Once, with the reasons, where the data cannot tell edges apart.
         """
         reading = self._read(X, y, sample_weight, groups, steady_states)
-        return self._keep(self._solve(reading.specification, reading.trajectories, reading.steady, reading.seed))
+        fitted = self._solve(reading.specification, reading.trajectories, reading.steady, reading.seed)
+        return self._keep(fitted, reading)
 
     def _solve(
         self, specification: Specification, trajectories: Trajectories, steady: SteadyRows | None, seed: int

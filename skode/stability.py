@@ -65,7 +65,10 @@ class StabilitySelection(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     Attributes
     ----------
     confidence_ : ndarray of shape (d, d + m [+ 1])
-        Row = target, column = source (states, inputs, time), as in ``dependency_matrix_``.
+        Row = target, column = source (states, inputs, time), as in ``dependency_matrix_``. The share of fits times
+        ``identifiability_``: an edge that is found each time for want of an alternative in the data is not certain.
+    identifiability_ : ndarray of the same shape
+        How well the data tell an edge from its alternatives, as in ``SparseNODERegressor``.
     dependency_matrix_ : ndarray of the same shape
         Strength where confidence is at least the threshold, else 0. Strengths are those of the fit to all data, or
         the mean over the halves that have the edge where that fit has it not.
@@ -204,7 +207,8 @@ class StabilitySelection(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         agreed = np.where(np.abs(signs) == times, np.sign(signs), 0)
         self.estimator_ = base
         self.n_halves_ = len(found)
-        self.confidence_ = times / len(found)
+        self.identifiability_ = base.identifiability_
+        self.confidence_ = times / len(found) * base.identifiability_
         self._strength = np.where(mine, base.dependency_matrix_, means[0])
         self._effect = np.where(mine, fitted.effect, means[1])
         self._sign = np.where(mine, fitted.sign, agreed)

@@ -10,6 +10,7 @@ import functools
 import re
 import warnings
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +23,7 @@ from sklearn.model_selection import GroupKFold
 from skode import (
     GroupLasso,
     PathReg,
+    PriorKnowledge,
     SparseNODERegressor,
     SparseNODERegressorCV,
     StabilitySelection,
@@ -78,6 +80,11 @@ def changed(table, place, value):
 
 def frame_fit(X=FRAMES.X, y=FRAMES.y, **options):
     return fit(X, y, **options)
+
+
+def known(**options):
+    rest = {name: value for name, value in options.items() if name not in PriorKnowledge.__dataclass_fields__}
+    return fit(prior=PriorKnowledge(**{k: v for k, v in options.items() if k not in rest}), **rest)
 
 
 def cv_fit(X=X, y=Y, groups=GROUPS, **options):
@@ -242,6 +249,50 @@ FIT = [
     case("gates without penalty", lambda: fit(penalty=None, gates="edge"), "got gates='edge'"),
     case("gates named twice", lambda: fit(penalty=PathReg(gates="edge"), gates="weight"), "got gates='weight'"),
     case("a clock that is not read", lambda: fit(time_origin="input"), "got time_dependent=False"),
+    # prior knowledge
+    *(
+        case(f"prior: {name}", functools.partial(known, **prior), fragment, error)
+        for name, prior, fragment, error in [
+            ("shape", {"allowed": np.ones((2, 3))}, r"shape \(2, 2\).* got shape \(2, 3\)", ValueError),
+            ("one axis", {"signs": [1, -1]}, r"got shape \(2,\)", ValueError),
+            ("NaN", {"weights": [[1, np.nan], [1, 1]]}, "prior.weights must be finite; got 1 missing", ValueError),
+            ("words", {"forbidden": [["a", "b"]] * 2}, "prior.forbidden must be numbers", ValueError),
+            ("not 0 or 1", {"allowed": [[0.5, 1], [1, 1]]}, "only 0 and 1; got 0.5", ValueError),
+            ("negative weight", {"weights": [[-1, 1], [1, 1]]}, "only factors >= 0; got -1", ValueError),
+            ("sign 2", {"signs": [[2, 0], [0, 0]]}, r"only \+1, -1 and 0; got 2", ValueError),
+            ("required and forbidden", {"required": np.eye(2), "forbidden": np.eye(2)}, "first x0 -> x0", ValueError),
+            (
+                "required, not allowed",
+                {"required": [[0, 1], [0, 0]], "allowed": np.eye(2)},
+                "got 1 such edges, the first x1 -> x0",
+                ValueError,
+            ),
+            ("unknown target", {"signs": pd.DataFrame([[1]], ["fox"], ["x0"])}, "got 'fox', not a var", ValueError),
+            ("unknown source", {"signs": pd.DataFrame([[1]], ["x0"], ["fox"])}, "x0, x1; got 'fox'", ValueError),
+            ("a name twice", {"signs": pd.DataFrame([[1, -1]], ["x0"], ["x1", "x1"])}, "once in its col", ValueError),
+            ("unknown node", {"allowed": nx.DiGraph([("x0", "fox")])}, "got 'fox'", ValueError),
+            ("undirected", {"allowed": nx.Graph([("x0", "x1")])}, "DiGraph; got a Graph", TypeError),
+            ("both signs", {"signs": nx.MultiDiGraph([("x0", "x1", {"sign": 1})])}, "got a MultiDiGraph", TypeError),
+            ("edge without sign", {"signs": nx.DiGraph([("x0", "x1")])}, "'sign' on every edge; got none", ValueError),
+            ("edge without weight", {"weights": nx.DiGraph([("x0", "x1")])}, "'weight' on every edge", ValueError),
+        ]
+    ),
+    case("prior: a graph alone", lambda: fit(prior=nx.DiGraph()), "None or PriorKnowledge; got DiGraph", TypeError),
+    case("prior: a class", lambda: fit(prior=PriorKnowledge), "None or PriorKnowledge; got type", TypeError),
+    case(
+        "prior: an input is driven",
+        lambda: frame_fit(prior=PriorKnowledge(required=nx.DiGraph([("fox", "u0")]))),
+        "got 'u0', no state, and only states can be driven",
+    ),
+    case("prior: one network", lambda: known(forbidden=np.eye(2), penalty="l1", field="shared"), "got field='shared'"),
+    case("prior: signs, two layers", lambda: known(signs=np.eye(2), hidden_layer_sizes=(4, 4)), r"got .*\(4, 4\)"),
+    case("prior: signs, not monotone", lambda: known(signs=np.eye(2), activation="silu"), "got activation='silu'"),
+    case("prior: weights without price", lambda: known(weights=np.eye(2), penalty=None), "got penalty=None"),
+    case(
+        "prior: required, weight gates",
+        lambda: known(required=np.eye(2), penalty="l0", gates="weight"),
+        "got gates on single weights",
+    ),
     # steady states
     case("steady states as an array", lambda: fit(steady_states=ONES), "got ndarray", TypeError),
     case("steady states with one axis", lambda: fit(steady_states=rest(ONES[0])), r"shape \(n_rows, 2\); got"),
@@ -342,6 +393,7 @@ CHOOSE = [
     case("negative edges", lambda: cv_fit(selection=-1), "selection must be .* got -1"),
     case("rule True", lambda: cv_fit(selection=True), "got True"),
     case("rule None", lambda: cv_fit(selection=None), "got None"),
+    case("choice: prior", lambda: cv_fit(prior=PriorKnowledge(signs=np.eye(3))), r"got shape \(3, 3\)"),
     case("stable: not ours", lambda: stable_fit(LinearRegression()), "got LinearRegression", TypeError),
     case("stable: a class", lambda: stable_fit(SparseNODERegressor), "got the class Sparse", TypeError),
     case("stable: no pairs", lambda: stable_fit(n_pairs=0), "n_pairs must be an integer >= 1; got 0"),

@@ -19,6 +19,7 @@ from skode import SparseNODERegressor, SparseNODERegressorCV, StabilitySelection
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore::skode.exceptions.DivergedPredictionWarning"),
+    pytest.mark.filterwarnings("ignore::skode.exceptions.IdentifiabilityWarning"),
     pytest.mark.filterwarnings("ignore:X must hold elapsed times:UserWarning"),
     pytest.mark.filterwarnings("ignore:t should not be negative:UserWarning"),
     pytest.mark.filterwarnings("ignore:The initial states in X should be named:UserWarning"),

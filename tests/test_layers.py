@@ -42,7 +42,12 @@ PARTS = {
     "skode.solvers",
 }
 TOOLS = {"skode.graph", "skode.metrics"}
-FIT = TYPES | PREPARED | PARTS | {"skode._fit", "skode._fitted", "skode._parameters", "skode._predict", "skode._train"}
+FIT = (
+    TYPES
+    | PREPARED
+    | PARTS
+    | {"skode._fit", "skode._fitted", "skode._parameters", "skode._predict", "skode._train", "skode.prior"}
+)
 
 ALLOWED: dict[str, set[str]] = {
     "skode._typing": set(),
@@ -58,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._reading": TYPES | {"skode._segments", "skode._ties"},
     "skode.builders": TYPES
     | {"skode._layout", "skode._reading", "skode._segments", "skode._ties", "skode._validation"},
+    "skode.prior": TYPES | {"skode._validation"},
     # numpy preparation
     "skode._scales": TYPES,
     "skode._spline": TYPES,
@@ -67,6 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._decay": TYPES | {"skode._bridge", "skode.smooth"},
     # many variables: numpy alone
     "skode.convex": TYPES,
+    "skode._identifiability": TYPES | {"skode._prepare"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
     "skode.fields": TYPES,
@@ -80,10 +87,12 @@ ALLOWED: dict[str, set[str]] = {
     "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
+    "skode._refit": TYPES | {"skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._problem", "skode.fields", "skode.objectives"},
-    "skode._stage": TYPES | PARTS,
+    "skode._constraints": TYPES | {"skode.fields"},
+    "skode._stage": TYPES | PARTS | {"skode._constraints"},
     "skode._threads": TYPES | PARTS,
-    "skode._train": TYPES | PARTS | {"skode._capacity", "skode._stage", "skode._threads"},
+    "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
     "skode._fitted": TYPES | PARTS | {"skode._scales", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
@@ -92,22 +101,30 @@ ALLOWED: dict[str, set[str]] = {
     | PREPARED
     | PARTS
     | {
+        "skode._constraints",
         "skode._dependencies",
         "skode._fitted",
         "skode._predict",
         "skode._stage",
         "skode._start_velocity",
         "skode._train",
+        "skode.prior",
     },
     "skode._folds": TYPES | {"skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
-    "skode._selection": TYPES | PREPARED | PARTS | {"skode._fit", "skode._fitted", "skode._folds", "skode._train"},
+    "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._train"},
+    "skode._selection": TYPES
+    | PREPARED
+    | PARTS
+    | {"skode._confidence", "skode._fit", "skode._fitted", "skode._folds", "skode._train"},
     # beside the road: numpy (and pandas where a user brings it), never the fitting code
     "skode.datasets": TYPES,
     "skode.graph": TYPES,
     "skode.metrics": TYPES,
     # the top: scikit-learn's machinery
-    "skode._parameters": TYPES | PARTS | {"skode._fit", "skode._layout", "skode._validation"},
+    "skode._parameters": TYPES
+    | PARTS
+    | {"skode._fit", "skode._layout", "skode._names", "skode._validation", "skode.prior"},
     "skode.scoring": TYPES | {"skode.metrics"},
     "skode._forecast_split": TYPES,
     "skode._regularization_path": FIT | TOOLS | {"skode._strengths", "skode.estimators"},
@@ -124,7 +141,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode.exceptions": set(),
     "skode._questions": FIT,
-    "skode._base": FIT | TOOLS | {"skode._questions", "skode.builders", "skode.exceptions"},
+    "skode._base": FIT | TOOLS | {"skode._identifiability", "skode._questions", "skode.builders", "skode.exceptions"},
     "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
 }
@@ -143,7 +160,7 @@ TOP = {
 }
 ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"skode.displays"},
-    "networkx": {"skode.graph", "skode._base", "skode.stability"},
+    "networkx": {"skode.graph", "skode._base", "skode.prior", "skode.stability"},
     "sklearn.base": TOP,
     "sklearn.metrics": TOP,
     "sklearn.model_selection": TOP,

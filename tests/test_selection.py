@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GroupKFold, KFold
 
-from skode import SparseNODERegressorCV, SteadyStates, from_trajectories, model_selection
+from skode import IdentifiabilityWarning, SparseNODERegressorCV, SteadyStates, from_trajectories, model_selection
 from skode._folds import halves, has_dynamics, make_folds, most_folds
 from skode._layout import Layout
 from skode._selection import choose
@@ -368,6 +368,7 @@ def test_the_default_number_of_folds_falls_silently():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", IdentifiabilityWarning)  # of two trajectories
         model = fit(X[two], Y[two], GROUPS[two], cv=None, max_iter=5)
     assert set(model.cv_results_["fold_kind"]) == {"blocks"}
 

@@ -78,8 +78,17 @@ class AbstractPenalty(ABC):
         """Effective weights of the field; ``noise=None`` gives the deterministic ones used after training."""
         return params
 
-    def smooth(self, field: AbstractField, params: Weights) -> torch.Tensor | None:
+    def smooth(
+        self, field: AbstractField, params: Weights, *, prices: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
         """Differentiable part of the penalty, before alpha.
+
+        Parameters
+        ----------
+        field : AbstractField
+        params : dict of tensors
+        prices : tensor or None  # (target, variable)
+            Factor on the price of each edge, on fields of one network per target; None is all ones.
 
         Returns
         -------
@@ -109,6 +118,22 @@ class AbstractPenalty(ABC):
             Factor on the price of each edge; None is all ones.
         """
 
+    def holds_edges(self, field: AbstractField) -> bool:
+        """Whether ``hold`` can keep single edges open."""
+        return True
+
+    def hold(  # noqa: B027 (an edge that costs nothing is not cut where weights are priced)
+        self, field: AbstractField, params: Weights, edges: torch.Tensor
+    ) -> None:
+        """Keep edges open; changes params.
+
+        Parameters
+        ----------
+        field : AbstractField
+        params : dict of tensors, changed in place
+        edges : bool tensor  # (target, variable)
+        """
+
     @abstractmethod
     def value(self, field: AbstractField, params: Weights) -> torch.Tensor:
         """The whole penalty, before alpha, for reports and stopping rules.
@@ -131,7 +156,9 @@ class AbstractPenalty(ABC):
         """
         return math.inf
 
-    def critical_alpha(self, field: AbstractField, gradient: Weights) -> torch.Tensor:
+    def critical_alpha(
+        self, field: AbstractField, gradient: Weights, *, prices: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Give the alpha from which on the empty model is chosen, ``alpha_max_`` of the estimators.
 
         Penalties with a proximal map answer with the smallest alpha at which the empty model is a stationary
@@ -142,10 +169,31 @@ class AbstractPenalty(ABC):
         field : AbstractField
         gradient : dict of tensors
             Gradient of the data loss by ``field.entries`` where all of them are zero.
+        prices : tensor or None  # (target, variable)
+            Factor on the price of each edge; what costs nothing is left out.
 
         Returns
         -------
         tensor  # (model,)
         """
         some = next(iter(gradient.values()))
-        return torch.full((some.shape[0],), self.zero_alpha(field), dtype=some.dtype, device=some.device)
+        cheapest = 1.0 if prices is None else float(prices[prices > 0].amin()) if bool((prices > 0).any()) else math.inf
+        bound = self.zero_alpha(field) / cheapest
+        return torch.full((some.shape[0],), bound, dtype=some.dtype, device=some.device)
+
+
+def per_price(values: torch.Tensor, prices: torch.Tensor | None) -> torch.Tensor:
+    """Divide by prices; 0 where something costs nothing.
+
+    Parameters
+    ----------
+    values : tensor  # (model, target, variable | source)
+    prices : tensor or None  # (target, variable | source)
+
+    Returns
+    -------
+    tensor, of the shape of ``values``
+    """
+    if prices is None:
+        return values
+    return torch.where(prices > 0, values / torch.where(prices > 0, prices, 1.0), 0.0)

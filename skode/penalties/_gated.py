@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from skode._typing import Weights
 from skode.fields import AbstractField
 from skode.penalties._base import AbstractPenalty, Noise
 from skode.penalties._compatibility import field_kind, resolve_gates
-from skode.penalties.gates import GateLayout
+from skode.penalties.gates import EDGE, GateLayout
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,15 @@ class AbstractGated(AbstractPenalty):
         return self.layout(field).multiply(field, params, noise)
 
     @abstractmethod
-    def smooth(self, field: AbstractField, params: Weights) -> torch.Tensor: ...
+    def smooth(self, field: AbstractField, params: Weights, *, prices: torch.Tensor | None = None) -> torch.Tensor: ...
+
+    def holds_edges(self, field: AbstractField) -> bool:
+        return self.layout(field).kind == "edge"
+
+    def hold(self, field: AbstractField, params: Weights, edges: torch.Tensor) -> None:
+        least = math.log((1 - self.drop_rate) / self.drop_rate)
+        log_alpha = params[EDGE]  # (model, target, 1, variable)
+        log_alpha.copy_(torch.where(edges.unsqueeze(-2), log_alpha.clamp_min(least), log_alpha))
 
     def value(self, field: AbstractField, params: Weights) -> torch.Tensor:
         return self.smooth(field, params)

@@ -118,6 +118,27 @@ class GateLayout:
         """Open probability of every gate, by parameter name."""
         return {name: open_probability(params[name]) for name in self._shapes(field, params)}
 
+    def price_edges(self, field: AbstractField, values: Weights, prices: torch.Tensor) -> Weights:
+        """Multiply values of gates by the price of their edge; gates that serve several edges keep theirs.
+
+        Parameters
+        ----------
+        field : AbstractField
+            One network per target.
+        values : dict of tensors
+            By the name of the gate parameter.
+        prices : tensor  # (target, variable)
+
+        Returns
+        -------
+        dict of tensors, of the same shapes
+        """
+        if self.kind == "edge":
+            return {EDGE: values[EDGE] * prices.unsqueeze(-2)}
+        by_source = field.to_sources(prices).unsqueeze(-2)  # (target, 1, source)
+        own = {name + SUFFIX for name in field.entries}
+        return {name: value * by_source if name in own else value for name, value in values.items()}
+
     def open_share(self, field: AbstractField, params: Weights) -> torch.Tensor:
         """Expected number of open paths of every edge divided by the number of its paths; exact, no sampling.
 

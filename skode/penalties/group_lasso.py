@@ -9,7 +9,7 @@ import torch
 
 from skode._typing import Weights
 from skode.fields import AbstractField
-from skode.penalties._base import AbstractPenalty
+from skode.penalties._base import AbstractPenalty, per_price
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,10 @@ class GroupLasso(AbstractPenalty):
         for name in field.chain[1:]:
             params[name].clamp_(-self.readout_bound, self.readout_bound)
 
-    def critical_alpha(self, field: AbstractField, gradient: Weights) -> torch.Tensor:
-        return self.norms(field, gradient).amax((-2, -1))
+    def critical_alpha(
+        self, field: AbstractField, gradient: Weights, *, prices: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return per_price(self.norms(field, gradient), prices).amax((-2, -1))
 
     def value(self, field: AbstractField, params: Weights) -> torch.Tensor:
         return self.norms(field, params).sum((-2, -1))

@@ -59,8 +59,11 @@ class L0(AbstractGated):
     def name(self) -> str:
         return "l0"
 
-    def smooth(self, field: AbstractField, params: Weights) -> torch.Tensor:
-        probabilities = self.layout(field).probabilities(field, params)
+    def smooth(self, field: AbstractField, params: Weights, *, prices: torch.Tensor | None = None) -> torch.Tensor:
+        layout = self.layout(field)
+        probabilities = layout.probabilities(field, params)
+        if prices is not None:
+            probabilities = layout.price_edges(field, probabilities, prices)
         total = torch.stack([value.flatten(1).sum(1) for value in probabilities.values()]).sum(0)
         n_gates = sum(prod(value.shape[1:]) for value in probabilities.values())
         return total * (field.n_targets * field.n_variables / n_gates)

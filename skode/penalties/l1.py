@@ -51,8 +51,9 @@ class L1(AbstractPenalty):
     def exact_zeros(self) -> bool:
         return False
 
-    def smooth(self, field: AbstractField, params: Weights) -> torch.Tensor:
-        return field.paths(params).sum((-2, -1))
+    def smooth(self, field: AbstractField, params: Weights, *, prices: torch.Tensor | None = None) -> torch.Tensor:
+        paths = field.paths(params)
+        return (paths if prices is None else paths * field.to_sources(prices)).sum((-2, -1))
 
     def value(self, field: AbstractField, params: Weights) -> torch.Tensor:
         return self.smooth(field, params)

@@ -9,7 +9,7 @@ import torch
 
 from skode._typing import Weights
 from skode.fields import AbstractField
-from skode.penalties._base import AbstractPenalty
+from skode.penalties._base import AbstractPenalty, per_price
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,13 @@ class LassoNet(AbstractPenalty):
         gain = math.prod(self.readout_bound * width for width in field.hidden)
         return 2 * (1 + self.M * gain * self._weight(field))
 
-    def critical_alpha(self, field: AbstractField, gradient: Weights) -> torch.Tensor:
+    def critical_alpha(
+        self, field: AbstractField, gradient: Weights, *, prices: torch.Tensor | None = None
+    ) -> torch.Tensor:
         skip: torch.Tensor = torch.linalg.vector_norm(gradient["K"], dim=-2)  # (model, [target,] source)
         inner = torch.stack([gradient[name].abs().sum(-2) for name in field.entries if name != "K"]).sum(0)
-        return ((skip + self.M * inner) / self._weight(field)).flatten(1).amax(1)
+        strength = (skip + self.M * inner) / self._weight(field)  # (model, [target,] source)
+        return per_price(strength, None if prices is None else field.to_sources(prices)).flatten(1).amax(1)
 
     def _weight(self, field: AbstractField) -> float:
         return 1.0 if field.per_target else math.sqrt(field.n_targets)

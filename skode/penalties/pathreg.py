@@ -74,11 +74,11 @@ class PathReg(AbstractGated):
     def name(self) -> str:
         return "pathreg"
 
-    def smooth(self, field: AbstractField, params: Weights) -> torch.Tensor:
-        shares = self.layout(field).open_share(field, params).sum((-2, -1))
-        if self.l1_weight == 0:
-            return shares
-        return shares + self.l1_weight * field.paths(self.weights(field, params)).sum((-2, -1))
+    def smooth(self, field: AbstractField, params: Weights, *, prices: torch.Tensor | None = None) -> torch.Tensor:
+        total = self.layout(field).open_share(field, params)
+        if self.l1_weight > 0:
+            total = total + self.l1_weight * field.by_variable(field.paths(self.weights(field, params)))
+        return (total if prices is None else total * prices).sum((-2, -1))
 
     def zero_alpha(self, field: AbstractField) -> float:
         layout = self.layout(field)
