@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skode._alignment import learn_alignment
-from skode._fit import Specification, make_field
+from skode._fit import Specification, make_field, resolve_field
 from skode._fitted import Fitted
 from skode._identifiability import identifiability
 from skode._layout import Layout
@@ -103,6 +103,7 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         check_targets(y, sample_weight=weights, names=y_names)
         check_not_times(X, y)
         layout = self._layout_of(X.shape[1], y.shape[1])
+        specification = resolve_field(specification, layout, self.prior)
         field = make_field(specification, layout.n_states, layout.n_inputs)
         specification.penalty.check(field)
         x_names = [str(name) for name in getattr(self, "feature_names_in_", [])] or None

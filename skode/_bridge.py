@@ -72,7 +72,7 @@ def bridge(times: FloatArray, states: FloatArray, gamma: float, *, n_nodes: int 
     s = 0.5 * h * (abscissae + 1.0)
     q = weights * np.exp(-gamma * (h - s))
     q /= q.sum(axis=1, keepdims=True)
-    share, speed = _share(s, h, gamma)
+    share, speed = share_of_change(s, h, gamma)
     change = np.diff(states, axis=0)
     nodes = states[:-1, None] + share[:, :, None] * change[:, None]
     return Bridge(times[:-1, None] + s, nodes, q, (q * speed).sum(axis=1, keepdims=True) * change)
@@ -103,12 +103,12 @@ def fill(times: FloatArray, states: FloatArray, gamma: float) -> FloatArray:
         first, last = seen[np.maximum(right - 1, 0)], seen[np.minimum(right, len(seen) - 1)]
         inside = first < last
         length = np.where(inside, times[last] - times[first], 1.0)
-        share, _ = _share(np.where(inside, times[gaps] - times[first], 0.0)[:, None], length[:, None], gamma)
+        share, _ = share_of_change(np.where(inside, times[gaps] - times[first], 0.0)[:, None], length[:, None], gamma)
         out[gaps, i] = states[first, i] + share[:, 0] * (states[last, i] - states[first, i])
     return out
 
 
-def _share(s: FloatArray, h: FloatArray, gamma: float) -> tuple[FloatArray, FloatArray]:
+def share_of_change(s: FloatArray, h: FloatArray, gamma: float) -> tuple[FloatArray, FloatArray]:
     """Share of the interval's change that is done after s, and its derivative; both (interval, node)."""
     if gamma == 0:
         return s / h, np.broadcast_to(1.0 / h, s.shape)

@@ -17,6 +17,10 @@ SIGN_AGREEMENT = 0.9
 """|mean J| / mean |J| from which an edge has a sign."""
 
 
+CHUNK_ENTRIES = 2e7
+"""Entries of Jacobians that are held at a time."""
+
+
 class Dependencies(NamedTuple):
     matrix: FloatArray
     scores: FloatArray
@@ -32,16 +36,14 @@ def find_dependencies(
     matrix_ij = RMS of (d f_i / d x_j) sd(x_j) / sd(dx_i/dt), 0 without a path. With velocities a variable has two
     parts; magnitudes add in squares, and sign and effect are those of the larger part.
     """
-    jacobian = field.jacobian(weights, problem.knots.double())[0]  # (sample, target, source)
-    slope_sd = tensor(prepared.slope_sd, jacobian)
+    knots = problem.knots.double()
+    slope_sd = tensor(prepared.slope_sd, knots)
     moving = slope_sd > 1e-9
-    spread = tensor(prepared.knot_sources.std(axis=0), jacobian)
-    varies = spread > 1e-9
-    scaled = jacobian * varies / torch.where(moving, slope_sd, torch.inf)[:, None]
+    varies = tensor(prepared.knot_sources.std(axis=0), knots) > 1e-9
+    unit = varies / torch.where(moving, slope_sd, torch.inf)[:, None]  # (target, source)
     open_paths = field.by_variable(field.paths(weights)[0]) > 0
-    rms = scaled.square().mean(0)  # (target, source)
+    mean, size, rms = _moments(field, weights, knots, unit)
     matrix = torch.where(open_paths, field.by_variable(rms).sqrt(), 0.0)
-    mean, size = scaled.mean(0), scaled.abs().mean(0)
     signed = torch.where(mean.abs() >= SIGN_AGREEMENT * size, mean.sign(), 0.0)
     largest = _largest_source(field, rms)
     effect = torch.where(open_paths, mean.gather(-1, largest), 0.0)
@@ -53,6 +55,18 @@ def find_dependencies(
         effect=effect.cpu().numpy(),
         sign=sign.cpu().numpy().astype(np.int64),
     )
+
+
+def _moments(
+    field: AbstractField, weights: Weights, knots: torch.Tensor, unit: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean, mean size and mean square of scaled derivatives over the knots, a few knots at a time."""
+    total = torch.zeros(3, *unit.shape, dtype=unit.dtype, device=unit.device)
+    for some in torch.split(knots, max(1, int(CHUNK_ENTRIES / unit.numel())), dim=1):
+        scaled = field.jacobian(weights, some)[0] * unit  # (sample, target, source)
+        total += torch.stack([scaled.sum(0), scaled.abs().sum(0), scaled.square().sum(0)])
+    mean, size, square = total / knots.shape[1]
+    return mean, size, square
 
 
 def _largest_source(field: AbstractField, rms: torch.Tensor) -> torch.Tensor:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from skode._additive import Request, train_additive
 from skode._batch import Batch
 from skode._constraints import Constraints
 from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics, source_variables
 from skode._fitted import Fitted
+from skode._layout import Layout
 from skode._predict import choose_step
 from skode._prepare import Prepared, prepare
 from skode._problem import Problem, build_problem
+from skode._screen import Screen
 from skode._stage import Options
 from skode._start_velocity import StartVelocity, fit_start_velocity
 from skode._steady import SteadyRows
+from skode._strengths import strengths
 from skode._train import Trained, train
 from skode._trajectories import Trajectories
+from skode._typing import FloatArray
 from skode.fields import AbstractField, PerTargetField, SharedField
 from skode.penalties import AbstractPenalty
-from skode.prior import EdgeRules
+from skode.prior import EdgeRules, PriorKnowledge
 from skode.recipe import RECIPES, Stage
 
 WINDOW = 5
@@ -57,6 +63,21 @@ class Specification:
     report: Callable[[str], None]
 
 
+MANY = 64
+"""Sources from which on ``field="auto"`` selects by convex problems: networks that read everything cost d squared."""
+
+
+def resolve_field(spec: Specification, layout: Layout, prior: PriorKnowledge | None) -> Specification:
+    """Settle what ``field="auto"`` is for these data: per target, or additive where sources are many."""
+    if spec.field != "auto":
+        return spec
+    plain = spec.order == 1 and not spec.time_dependent and spec.training == "staged" and spec.refit
+    unsigned = prior is None or (prior.signs is None and prior.weights is None)
+    many = layout.n_states + layout.n_inputs >= MANY
+    additive = many and plain and unsigned and spec.penalty.name == "group_lasso"
+    return replace(spec, field="additive" if additive else "per_target")
+
+
 def fit_batch(
     trajectories: Trajectories,
     specification: Specification,
@@ -78,10 +99,61 @@ def fit_batch(
     list of Fitted, one per model
     """
     spec = specification
+    if spec.field == "additive":
+        pairs = zip(batch.alphas, batch.seeds, strict=True)
+        return [fit_additive(trajectories, spec, float(alpha), int(seed), steady).fitted for alpha, seed in pairs]
     prepared, dynamics, problem = set_up(trajectories, spec, steady)
     trained = train(dynamics, spec.penalty, problem, batch, options_of(spec, recipe_of(spec)))
     head = start_velocity_of(spec, prepared)
     return [fitted_model(model, trained, prepared, problem, spec, head) for model in range(batch.n_models)]
+
+
+class FittedAdditive(NamedTuple):
+    """A model, and the selection that it rests on."""
+
+    fitted: Fitted
+    screened: Screen
+
+
+def fit_additive(
+    trajectories: Trajectories,
+    spec: Specification,
+    alpha: float | None,
+    seed: int,
+    steady: SteadyRows | None = None,
+    alphas: FloatArray | None = None,
+) -> FittedAdditive:
+    """Fit one model whose sources are selected by convex problems.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+    spec : Specification
+    alpha : float or None
+        Strength of the selection; None leaves it to the extended BIC, target by target.
+    seed : int
+    steady : SteadyRows, optional
+    alphas : array (level,), optional
+        Strengths of the path, falling.
+    """
+    prepared = prepare(trajectories, order=1, time_dependent=False, steady=steady)
+    rules = spec.rules
+    request = Request(
+        alphas=strengths(None, 16) if alphas is None else alphas,
+        alpha=alpha,
+        allowed=None if rules is None else ~rules.closed,
+        required=None if rules is None else rules.required,
+        hidden=spec.hidden,
+        activation=spec.activation,
+        n_bilinear=spec.n_bilinear,
+        widen=spec.widen,
+        weight_decay=spec.weight_decay,
+        seed=seed,
+        device=spec.device,
+        report=spec.report,
+    )
+    done = train_additive(prepared, request, partial(problem_of, spec))
+    return FittedAdditive(fitted_model(0, done.trained, done.prepared, done.problem, spec, None), done.screened)
 
 
 class SetUp(NamedTuple):
@@ -108,7 +180,7 @@ def start_velocity_of(spec: Specification, prepared: Prepared) -> StartVelocity 
 def make_field(spec: Specification, n_states: int, n_inputs: int) -> AbstractField:
     """The right-hand side that a specification names."""
     variables = source_variables(n_states, n_inputs, order=spec.order, time_dependent=spec.time_dependent)
-    if spec.field == "per_target":
+    if spec.field in ("auto", "per_target", "additive"):
         return PerTargetField(
             n_states, len(variables), spec.hidden, spec.activation, variables, n_bilinear=spec.n_bilinear
         )

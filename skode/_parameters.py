@@ -21,10 +21,12 @@ from skode.penalties import resolve_penalty
 from skode.prior import PriorKnowledge, check_prior, edge_rules
 from skode.recipe import RECIPES
 
-FIELDS = ("per_target", "shared", "residual")
+FIELDS = ("auto", "per_target", "additive", "shared", "residual")
+APART = ("auto", "per_target", "additive")
+"""Fields of one network per target."""
 MONOTONE = ("tanh", "elu", "relu", "softplus")
 """Activations that never fall, so that signs of weights are signs of derivatives."""
-HIDDEN = {"per_target": (16,), "shared": (64, 64), "residual": (64, 64)}
+HIDDEN = {**dict.fromkeys(APART, (16,)), "shared": (64, 64), "residual": (64, 64)}
 """Default widths: sixteen units bend one slope in a few variables; a shared network serves all targets."""
 
 
@@ -66,9 +68,9 @@ def specify(parameters: dict[str, Any]) -> Specification:
         _integer(p, "n_bilinear", least=0)
     _integer(p, "max_iter", least=1)
     _integer(p, "verbose", least=0)
-    if p["n_bilinear"] and not automatic and p["field"] != "per_target":
+    if p["n_bilinear"] and not automatic and p["field"] not in APART:
         raise ValueError(
-            f"n_bilinear must be 0 unless field='per_target'; got n_bilinear={p['n_bilinear']} with "
+            f"n_bilinear must be 0 unless every target has a network of its own; got n_bilinear={p['n_bilinear']} with "
             f"field={p['field']!r}. Use field='per_target', or leave n_bilinear at 0."
         )
     if p["time_origin"] == "input" and not p["time_dependent"]:
@@ -80,6 +82,8 @@ def specify(parameters: dict[str, Any]) -> Specification:
         check_random_state(p["random_state"])
     check_prior(p["prior"])
     penalty = resolve_penalty(p["penalty"], p["gates"])
+    if p["field"] == "additive":
+        _check_additive(p, penalty.name)
     return Specification(
         penalty=penalty,
         field=p["field"],
@@ -103,6 +107,23 @@ def specify(parameters: dict[str, Any]) -> Specification:
         dtype=torch.float32 if p["dtype"] == "float32" else torch.float64,
         report=reporter(p["verbose"]),
     )
+
+
+def _check_additive(p: dict[str, Any], penalty: str) -> None:
+    """Refuse what the convex selection cannot do."""
+    wanted = {
+        "penalty": (penalty, "group_lasso"),
+        "order": (p["order"], 1),
+        "time_dependent": (p["time_dependent"], False),
+        "training": (p["training"], "staged"),
+        "refit": (p["refit"], True),
+    }
+    for name, (given, must) in wanted.items():
+        if given != must:
+            raise ValueError(
+                f"field='additive' must go with {name}={must!r}, whose selection is a convex problem; got "
+                f"{name}={given!r}. Leave {name} at {must!r}, or use field='per_target'."
+            )
 
 
 def with_prior(
@@ -136,6 +157,11 @@ def with_prior(
         raise ValueError(
             f"prior must go with field='per_target', where edges are apart from each other; got field={spec.field!r}. "
             "Use field='per_target', or leave prior out."
+        )
+    if spec.field == "additive" and (rules.signs.any() or prior.weights is not None):
+        raise ValueError(
+            "prior must hold neither signs nor weights for field='additive'; got some. Use field='per_target', or "
+            "say what is allowed, forbidden and required."
         )
     if rules.signs.any() and len(spec.hidden) != 1:
         raise ValueError(

@@ -12,8 +12,8 @@ from skode._prepare import LONG_GAP, Prepared
 from skode._typing import BoolArray, IntArray
 from skode.objectives import Rows, Windows, matching_scale, window_scale
 
-MAX_KNOTS = 2000
-"""Observation times at which Jacobians are averaged; more are thinned evenly."""
+MAX_KNOTS, MAX_ENTRIES = 2000, 2e9
+"""Observation times at which Jacobians are averaged, and entries of all of them together; more are thinned evenly."""
 VELOCITY_SPREAD = 0.1
 """How far the starting velocity of a window may move at a time, in standard units; it is not observed."""
 
@@ -70,8 +70,9 @@ def build_problem(
     some = bool(window_held.any()) and not bool(window_held.all())
     noise = tensor(prepared.noise, like) ** 2
     knots = prepared.knot_sources
-    if len(knots) > MAX_KNOTS:
-        knots = knots[np.linspace(0, len(knots) - 1, MAX_KNOTS).astype(int)]
+    most = min(MAX_KNOTS, max(50, int(MAX_ENTRIES / (knots.shape[1] * prepared.slopes.shape[1]))))
+    if len(knots) > most:
+        knots = knots[np.linspace(0, len(knots) - 1, most).astype(int)]
     return Problem(
         rows=rows.select(~row_held) if some else rows,
         held_rows=rows.select(row_held) if some else None,

@@ -10,10 +10,12 @@ import torch
 
 from skode._batch import Batch
 from skode._confidence import edge_confidence
+from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics
 from skode._fit import (
     Specification,
     constraints_of,
+    fit_additive,
     fitted_model,
     options_of,
     set_up,
@@ -21,12 +23,13 @@ from skode._fit import (
 )
 from skode._fitted import Fitted
 from skode._folds import Folds
-from skode._prepare import prepare
+from skode._prepare import Prepared, prepare
 from skode._problem import Problem, every_row
 from skode._steady import SteadyRows
 from skode._train import Trained, empty_where, train
 from skode._trajectories import Trajectories
 from skode._typing import AnyArray, FloatArray, IntArray, Weights
+from skode.convex import EBIC_GAMMA, SHARE_OF_ROWS, ebic
 from skode.fields import AbstractField
 from skode.objectives import matching_loss
 from skode.penalties import NoPenalty
@@ -56,7 +59,7 @@ class Selected(NamedTuple):
     """What the cross-validated estimator keeps."""
 
     fitted: Fitted
-    path: list[Fitted]  # one per level, pressed but not refitted
+    matrices: list[FloatArray]  # dependencies at every level, pressed but not refitted
     alphas: FloatArray  # (level,)
     level: IntArray  # (target,) chosen
     losses: FloatArray  # (fold, level, target), held-out; 0 for targets that do not move
@@ -91,8 +94,8 @@ def select(
     specification : Specification
     alphas : array (level,)
     folds : Folds
-    selection : {"one_se", "best"} or int
-        An integer asks for that many edges in all: the level of the path whose number is nearest. Without folds
+    selection : {"one_se", "best", "ebic"} or int
+        "ebic" takes the least extended BIC of refits on all data, and needs no folds. An integer asks for that many edges in all: the level of the path whose number is nearest. Without folds
         every rule but this one takes the level nearest to the plain estimator's default strength.
     seed : int
     steady : SteadyRows, optional
@@ -105,13 +108,18 @@ def select(
     Selected
     """
     spec = specification
+    if spec.field == "additive":
+        return _select_additive(trajectories, spec, np.sort(alphas)[::-1].copy(), selection, seed, steady)
     prepared, dynamics, problem = set_up(trajectories, spec, steady)
     field = dynamics.field
     path = run_path(dynamics, problem, spec, np.sort(alphas)[::-1].copy(), seed)
-    losses = np.zeros((len(folds.parts), *path.n_edges.shape))
-    for k, (train_part, test_part) in enumerate(folds.parts):
+    parts = [(trajectories, trajectories)] if selection == "ebic" else folds.parts
+    losses = np.zeros((len(parts), *path.n_edges.shape))
+    for k, (train_part, test_part) in enumerate(parts):
         losses[k] = _fold_losses(train_part, test_part, path, field, spec, seed, steady)
     losses = np.where(prepared.scales.moving, losses, 0.0)
+    if selection == "ebic":
+        losses = information(losses, path.n_edges, prepared)
     best, level = _levels(losses, path, selection, per_target=field.per_target)
     mask = _combine(path.masks, level, per_target=field.per_target)
     stages = tuple(stage for stage in STAGED if stage.frozen)
@@ -121,8 +129,38 @@ def select(
     fitted = fitted_model(0, refitted, prepared, problem, spec, head)
     if confident and field.per_target:
         fitted = replace(fitted, confidence=edge_confidence(folds, mask, fitted.matrix > 0, spec, seed, steady))
-    levels = [fitted_model(k, path.trained, prepared, problem, spec, head) for k in range(len(path.alphas))]
-    return Selected(fitted, levels, path.alphas, level, losses, path.n_edges, best, folds.kind)
+    matrices = [
+        find_dependencies(field, one, path.trained.pilot[k], prepared, problem).matrix
+        for k, one in enumerate(_levels_apart(path.trained.weights))
+    ]
+    return Selected(fitted, matrices, path.alphas, level, losses, path.n_edges, best, folds.kind)
+
+
+def _select_additive(
+    trajectories: Trajectories,
+    spec: Specification,
+    alphas: FloatArray,
+    selection: str | int,
+    seed: int,
+    steady: SteadyRows | None,
+) -> Selected:
+    """Levels by the extended BIC, or one level for all targets that gives about so many edges."""
+    fitted, screened = fit_additive(trajectories, spec, None, seed, steady, alphas)
+    n_edges = np.array([np.diff(coefficients.indptr) for coefficients in screened.path])
+    if isinstance(selection, int):
+        wanted = int(np.argmin(np.abs(n_edges.sum(axis=1) - selection)))
+        fitted, screened = fit_additive(trajectories, spec, float(alphas[wanted]), seed, steady, alphas)
+    level = np.abs(np.log(np.maximum(alphas, 1e-12)[:, None] / np.maximum(screened.alphas, 1e-12))).argmin(axis=0)
+    best = int(np.argmin(np.abs(n_edges.sum(axis=1) - screened.support.sum())))
+    matrices = [np.abs(coefficients.toarray()) for coefficients in screened.path]
+    losses = np.zeros((0, len(alphas), len(level)))
+    return Selected(fitted, matrices, alphas, level, losses, n_edges, best, "none")
+
+
+def _levels_apart(weights: Weights) -> list[Weights]:
+    """The weights of every level as those of one model, in double precision."""
+    n_levels = len(next(iter(weights.values())))
+    return [{name: value[k : k + 1].double() for name, value in weights.items()} for k in range(n_levels)]
 
 
 def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: FloatArray, seed: int) -> Path:
@@ -167,9 +205,9 @@ def choose(losses: FloatArray, n_edges: IntArray, selection: str) -> int:
     ----------
     losses : array (fold, level)
     n_edges : array (level,)
-    selection : {"one_se", "best"}
+    selection : {"one_se", "best", "ebic"}
         The fewest edges among the levels whose mean paired difference to the best is within one standard error
-        plus 2 % of the best loss; or the best.
+        plus 2 % of the best loss; or the best (of losses, or of information criteria).
 
     Returns
     -------
@@ -185,12 +223,35 @@ def choose(losses: FloatArray, n_edges: IntArray, selection: str) -> int:
     """
     mean = losses.mean(axis=0)
     best = int(np.lexsort((n_edges, mean))[0])
-    if selection == "best":
+    if selection in ("best", "ebic"):
         return best
     difference = losses - losses[:, best : best + 1]
     error = difference.std(axis=0, ddof=min(1, len(losses) - 1)) / np.sqrt(len(losses))
     candidates = np.flatnonzero(difference.mean(axis=0) <= error + TOLERANCE * mean[best])
     return int(candidates[np.lexsort((mean[candidates], n_edges[candidates]))[0]])
+
+
+def information(losses: FloatArray, n_edges: IntArray, prepared: Prepared) -> FloatArray:
+    """Extended BIC in place of losses, from refits on all data; every second row counts (see ``convex.select``).
+
+    Parameters
+    ----------
+    losses : array (1, level, target)
+        Matching losses in sample, in units of the zero model's; 0 for targets that do not move.
+    n_edges : array (level, target)
+    prepared : Prepared
+
+    Returns
+    -------
+    array (1, level, target)
+    """
+    effective = SHARE_OF_ROWS * prepared.slope_weights.sum(0) ** 2 / (prepared.slope_weights**2).sum(0)
+    n_sources = prepared.nodes.shape[-1]
+    values = [
+        ebic(np.maximum(loss, 1e-12), size.astype(float), n_rows=effective, n_sources=n_sources, gamma=EBIC_GAMMA)
+        for loss, size in zip(losses[0], n_edges, strict=True)
+    ]
+    return np.where(losses > 0, np.stack(values)[None], 0.0)
 
 
 def _levels(losses: FloatArray, path: Path, selection: str | int, *, per_target: bool) -> tuple[int, IntArray]:

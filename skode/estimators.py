@@ -47,9 +47,13 @@ class SparseNODERegressor(AbstractNODERegressor):
         Strength, dimensionless; 0 is dense, ``alpha_max_`` and above give no edges. A target pays about alpha
         for each edge, in units of the variance of its slope. The useful range is 0.005 to 0.4 for
         ``"group_lasso"``; other penalties document theirs.
-    field : {"per_target", "shared", "residual"}, default="per_target"
-        Right-hand side: one small network per target; one network for all targets as in the paper; or that
-        with a linear skip. Only the first can cut an edge without touching another.
+    field : {"auto", "per_target", "additive", "shared", "residual"}, default="auto"
+        Right-hand side: one small network per target; one network for all targets as in the paper (``"shared"``);
+        or that with a linear skip (``"residual"``). Only networks per target can cut an edge without touching
+        another. ``"additive"`` is for hundreds to thousands of variables: the sources of every target are selected
+        as for a linear field, by convex problems along paths that a shared decay bridges between observations,
+        and only they enter the target's network. "auto" is ``"additive"`` from 64 sources on, where the other
+        settings allow it, and ``"per_target"`` below.
     gates : {"weight", "edge", "unit"} or None, default=None
         What a gate of ``"l0"`` and ``"pathreg"`` multiplies; None is "edge" on per-target fields and "weight"
         elsewhere. "unit" is the published code's choice and cannot express a graph.
@@ -150,7 +154,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         penalty: str | AbstractPenalty | None = "group_lasso",
         alpha: float = 0.02,
         *,
-        field: str = "per_target",
+        field: str = "auto",
         gates: str | None = None,
         hidden_layer_sizes: int | Sequence[int] | None = None,
         activation: str = "tanh",

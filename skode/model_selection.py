@@ -58,9 +58,11 @@ random_state, verbose
         groups than folds; a splitter or an iterable of (train, test) means rows, as in scikit-learn. An integer is
         lowered, with a warning, to what the data allow: a block has at least 4 rows. Where nothing can be
         split every target takes the strength nearest to 0.02, the plain estimator's default.
-    selection : {"one_se", "best"} or int, default="one_se"
+    selection : {"one_se", "best", "ebic"} or int, default="one_se"
         The smallest support within one standard error (of the paired differences to the best over folds) plus 2 %;
-        the support of least held-out loss; or the level of the path with about so many edges.
+        the support of least held-out loss; that of the least extended Bayesian information criterion, which needs no
+        folds; or the level of the path with about so many edges. The additive field, for many variables, always takes
+        "ebic" unless a number is given: folds are too dear there.
 
     Attributes
     ----------
@@ -96,6 +98,8 @@ random_state, verbose
     ----------
     "The Adaptive Lasso and Its Oracle Properties", 2006, doi 10.1198/016214506000000735 (the two stages).
     "The Elements of Statistical Learning", 2009, section 7.10 (the one-standard-error rule).
+    "Extended Bayesian information criteria for model selection with large model spaces", 2008,
+    doi 10.1093/biomet/asn034.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ random_state, verbose
         n_alphas: int = 10,
         cv: Any = None,
         selection: str | int = "one_se",
-        field: str = "per_target",
+        field: str = "auto",
         gates: str | None = None,
         hidden_layer_sizes: int | Sequence[int] | None = None,
         activation: str = "tanh",
@@ -232,9 +236,11 @@ random_state, verbose
         rule = self.selection
         if isinstance(rule, numbers.Integral) and not isinstance(rule, bool) and rule >= 0:
             return int(rule)
-        if isinstance(rule, str) and rule in ("one_se", "best"):
+        if isinstance(rule, str) and rule in ("one_se", "best", "ebic"):
             return rule
-        raise ValueError(f"selection must be 'one_se', 'best' or a number of edges >= 0; got {rule!r}. Use 'one_se'.")
+        raise ValueError(
+            f"selection must be 'one_se', 'best', 'ebic' or a number of edges >= 0; got {rule!r}. Use 'one_se'."
+        )
 
     def _n_folds(self) -> int | None:
         """The number of folds that is asked for; None where a splitter says which rows."""
@@ -288,10 +294,10 @@ random_state, verbose
             {
                 "alpha": float(alpha),
                 "held_out_loss": float(-score),
-                "n_edges": int((model.matrix > 0).sum()),
-                "dependency_matrix": model.matrix,
+                "n_edges": int((matrix > 0).sum()),
+                "dependency_matrix": matrix,
             }
-            for alpha, score, model in zip(selected.alphas, mean, selected.path, strict=True)
+            for alpha, score, matrix in zip(selected.alphas, mean, selected.matrices, strict=True)
         ]
 
 

@@ -87,6 +87,12 @@ ALLOWED: dict[str, set[str]] = {
     "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
+    "skode._screen": TYPES
+    | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.convex", "skode.smooth"},
+    "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._prepare"},
+    "skode._additive": TYPES
+    | PARTS
+    | {"skode._prepare", "skode._refit", "skode._rematch", "skode._screen", "skode._train"},
     "skode._refit": TYPES | {"skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
@@ -101,6 +107,9 @@ ALLOWED: dict[str, set[str]] = {
     | PREPARED
     | PARTS
     | {
+        "skode._additive",
+        "skode._screen",
+        "skode._strengths",
         "skode._constraints",
         "skode._dependencies",
         "skode._fitted",
@@ -116,7 +125,15 @@ ALLOWED: dict[str, set[str]] = {
     "skode._selection": TYPES
     | PREPARED
     | PARTS
-    | {"skode._confidence", "skode._fit", "skode._fitted", "skode._folds", "skode._train"},
+    | {
+        "skode._confidence",
+        "skode._dependencies",
+        "skode._fit",
+        "skode._fitted",
+        "skode._folds",
+        "skode._train",
+        "skode.convex",
+    },
     # beside the road: numpy (and pandas where a user brings it), never the fitting code
     "skode.datasets": TYPES,
     "skode.graph": TYPES,

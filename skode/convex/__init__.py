@@ -3,9 +3,11 @@
 from skode.convex._products import AbstractProducts, GramProducts, RowProducts
 from skode.convex._refit import ebic, refit
 from skode.convex.path import LassoPath, alpha_max, lasso_path
-from skode.convex.select import Selection, adaptive_factors, select
+from skode.convex.select import EBIC_GAMMA, SHARE_OF_ROWS, Selection, adaptive_factors, select
 
 __all__ = [
+    "EBIC_GAMMA",
+    "SHARE_OF_ROWS",
     "AbstractProducts",
     "GramProducts",
     "LassoPath",

@@ -1,0 +1,82 @@
+"""Interval rows again, along the path that the fitted field itself takes between observations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from skode._bridge import share_of_change
+from skode._dynamics import Dynamics, tensor
+from skode._prepare import Prepared
+from skode._typing import FloatArray, Weights
+from skode.integrate import integrate
+
+N_STEPS = 8
+"""Runge-Kutta steps over one interval."""
+
+
+def rematch(
+    prepared: Prepared, path: list[FloatArray], nodes_at: FloatArray, gamma: float, dynamics: Dynamics, weights: Weights
+) -> Prepared:
+    r"""Replace the bridged path inside every interval by the solution of the fitted field, corrected to meet its end.
+
+    With x(s) the solution from the path's state at the start of an interval, r what it misses at the path's state at
+    the end, and b(s) the share of a change that is done after s along a bridge (see ``bridge``), rows become
+
+    .. math:: z_l = x(s_l) + b(s_l) r, \qquad slope = \sum_l q_l f(x(s_l)) + \sum_l q_l (e'(s_l) + \gamma e(s_l))
+
+    where e(s) bridges what the observations are off the path at the start, and off the solution at the end. So the
+    shape of the path inside is that of the nonlinear law, and observations enter as they are.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        With bridged rows.
+    path : list of arrays (knot, d)
+        Denoised states at the knots of every course.
+    nodes_at : array (interval, node)
+        Standard time of the nodes, after the start of their interval.
+    gamma : float
+        Shared decay rate of the bridge, per unit of standard time.
+    dynamics : Dynamics
+    weights : dict of tensors  # (1, ...)
+
+    Returns
+    -------
+    Prepared
+        An interval whose solution fails keeps its rows.
+    """
+    d, n = prepared.slopes.shape[1], len(nodes_at)
+    like = next(iter(weights.values()))
+    start, end = (np.concatenate([course[part] for course in path]) for part in (slice(None, -1), slice(1, None)))
+    observed = [np.where(np.isnan(c.observed), p, c.observed) for c, p in zip(prepared.courses, path, strict=True)]
+    off_start, off_end = (np.concatenate([o[part] for o in observed]) for part in (slice(None, -1), slice(1, None)))
+    h = np.concatenate([np.diff(course.times) for course in prepared.courses])[:, None]
+    owner = prepared.interval_trajectory[:n]
+    inputs = tensor(prepared.inputs[owner], like)
+    slope = dynamics.slope(weights, inputs, like.new_zeros(n)).value
+    with torch.no_grad():
+        states = integrate(
+            slope,
+            tensor(start, like).unsqueeze(0),
+            tensor(np.concatenate([nodes_at, h], axis=1), like),
+            n_steps=N_STEPS,
+        )[0]
+        at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
+        sources = dynamics.sources(at_nodes, inputs.repeat_interleave(nodes_at.shape[1], 0), at_nodes[..., 0])
+        slopes = dynamics.field(weights, sources)[0].view(*nodes_at.shape, d).cpu().numpy()
+    solution, last = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
+    share, speed = share_of_change(nodes_at, h, gamma)
+    quadrature = prepared.quadrature[:n]
+    before, after = off_start - start, off_end - last
+    residual = (quadrature * (speed + gamma * share)).sum(1, keepdims=True) * (after - before) + gamma * before
+    rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
+    new_slopes = np.einsum("kl,kld->kd", quadrature, slopes) + residual / rate
+    nodes = prepared.nodes.copy()
+    fine = np.isfinite(new_slopes).all(axis=1) & np.isfinite(solution).all(axis=(1, 2))
+    nodes[:n, :, :d][fine] = (solution + share[..., None] * (end - last)[:, None])[fine]
+    kept = prepared.slopes.copy()
+    kept[:n][fine] = new_slopes[fine]
+    return replace(prepared, nodes=nodes, slopes=kept)
