@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from skode._bridge import bridge_nodes
 from skode._capacity import EVIDENCE, FEWEST, N_BILINEAR
 from skode._dynamics import Dynamics
-from skode._prepare import Prepared
+from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
 from skode._refit import Refit, refit
 from skode._rematch import rematch
@@ -74,9 +75,10 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     """
     history: dict[str, StageReport] = {}
     began = time.perf_counter()
+    times, observed = [course.times for course in prepared.courses], [_observed(course) for course in prepared.courses]
     found = screen(
-        [course.times for course in prepared.courses],
-        [course.observed for course in prepared.courses],
+        times,
+        observed,
         moves=prepared.scales.moving,
         inputs=prepared.inputs,
         groups=prepared.groups,
@@ -94,8 +96,9 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     if found.gamma is not None:
         began = time.perf_counter()
         dynamics = Dynamics(field, prepared.scales, time_dependent=False)
+        nodes_at = np.concatenate([bridge_nodes(t, found.quadrature.shape[1]) for t in times])
         for _ in range(N_REMATCH):
-            prepared = rematch(prepared, found.path, found.nodes_at, found.gamma, dynamics, fitted.weights)
+            prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
             rows = every_row(prepared, fitted.weights["K"])
             fitted = refit(
                 field, rows, fitted.weights, scale=problem.matching.double(), weight_decay=request.weight_decay
@@ -107,6 +110,14 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     alpha_max = torch.as_tensor([found.alpha_max])
     trained = Trained(field, fitted.weights, fitted.weights, pilot, history, alpha_max)
     return Additive(trained, prepared, problem, found)
+
+
+def _observed(course: Course) -> FloatArray:
+    """Observations, the state that the user gave at elapsed time 0 among them.  # (knot, d)"""
+    out = course.observed.copy()
+    here, given = out[course.given], course.start[: out.shape[1]]
+    out[course.given] = np.where(np.isnan(here), given, here)
+    return out
 
 
 def _with_rows(prepared: Prepared, found: Screen) -> Prepared:

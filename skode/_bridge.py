@@ -78,6 +78,12 @@ def bridge(times: FloatArray, states: FloatArray, gamma: float, *, n_nodes: int 
     return Bridge(times[:-1, None] + s, nodes, q, (q * speed).sum(axis=1, keepdims=True) * change)
 
 
+def bridge_nodes(times: FloatArray, n_nodes: int = N_NODES) -> FloatArray:
+    """Times of the nodes of every interval, after its start.  # (interval, node)"""
+    abscissae, _ = np.polynomial.legendre.leggauss(n_nodes)
+    return np.asarray(0.5 * np.diff(times)[:, None] * (abscissae + 1.0))
+
+
 def fill(times: FloatArray, states: FloatArray, gamma: float) -> FloatArray:
     """Fill missing states from the path that bridges each gap; constant beyond a variable's ends.
 

@@ -19,6 +19,7 @@ from skode._layout import Layout
 from skode._predict import choose_step
 from skode._prepare import Prepared, prepare
 from skode._problem import Problem, build_problem
+from skode._ranking import rank
 from skode._screen import Screen
 from skode._stage import Options
 from skode._start_velocity import StartVelocity, fit_start_velocity
@@ -262,7 +263,7 @@ def fitted_model(
         step=choose_step(dynamics, weights, problem),
         method=spec.method,
         matrix=dependencies.matrix,
-        scores=dependencies.scores,
+        scores=rank(dependencies.scores, prepared),
         effect=dependencies.effect,
         sign=dependencies.sign,
         alpha_max=float(trained.alpha_max[model]),

@@ -18,7 +18,13 @@ N_STEPS = 8
 
 
 def rematch(
-    prepared: Prepared, path: list[FloatArray], nodes_at: FloatArray, gamma: float, dynamics: Dynamics, weights: Weights
+    prepared: Prepared,
+    observed: list[FloatArray],
+    path: list[FloatArray],
+    nodes_at: FloatArray,
+    gamma: float,
+    dynamics: Dynamics,
+    weights: Weights,
 ) -> Prepared:
     r"""Replace the bridged path inside every interval by the solution of the fitted field, corrected to meet its end.
 
@@ -34,6 +40,8 @@ def rematch(
     ----------
     prepared : Prepared
         With bridged rows.
+    observed : list of arrays (knot, d)
+        Observations at the knots of every course, nan where missing.
     path : list of arrays (knot, d)
         Denoised states at the knots of every course.
     nodes_at : array (interval, node)
@@ -51,8 +59,8 @@ def rematch(
     d, n = prepared.slopes.shape[1], len(nodes_at)
     like = next(iter(weights.values()))
     start, end = (np.concatenate([course[part] for course in path]) for part in (slice(None, -1), slice(1, None)))
-    observed = [np.where(np.isnan(c.observed), p, c.observed) for c, p in zip(prepared.courses, path, strict=True)]
-    off_start, off_end = (np.concatenate([o[part] for o in observed]) for part in (slice(None, -1), slice(1, None)))
+    seen = [np.where(np.isnan(o), p, o) for o, p in zip(observed, path, strict=True)]
+    off_start, off_end = (np.concatenate([o[part] for o in seen]) for part in (slice(None, -1), slice(1, None)))
     h = np.concatenate([np.diff(course.times) for course in prepared.courses])[:, None]
     owner = prepared.interval_trajectory[:n]
     inputs = tensor(prepared.inputs[owner], like)

@@ -95,8 +95,9 @@ def select(
     alphas : array (level,)
     folds : Folds
     selection : {"one_se", "best", "ebic"} or int
-        "ebic" takes the least extended BIC of refits on all data, and needs no folds. An integer asks for that many edges in all: the level of the path whose number is nearest. Without folds
-        every rule but this one takes the level nearest to the plain estimator's default strength.
+        "ebic" takes the least extended BIC of refits on all data, and needs no folds. An integer asks for that many
+        edges in all: the level of the path whose number is nearest. Without folds every rule but these two takes the
+        level nearest to the plain estimator's default strength.
     seed : int
     steady : SteadyRows, optional
         Used in every fold.

@@ -102,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._start_velocity": TYPES | {"skode._prepare"},
     "skode._fitted": TYPES | PARTS | {"skode._scales", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
+    "skode._ranking": TYPES | {"skode._prepare"},
     "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._scales"},
     "skode._fit": TYPES
     | PREPARED
@@ -114,6 +115,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._dependencies",
         "skode._fitted",
         "skode._predict",
+        "skode._ranking",
         "skode._stage",
         "skode._start_velocity",
         "skode._train",

@@ -27,7 +27,7 @@ def bridged(system):
     X, y, groups = from_trajectories(system.states, system.times)
     found = as_trajectories(X, y, layout=Layout.infer(3, 2), groups=groups)
     prepared = prepare(found, order=1, time_dependent=False)
-    path = [course.observed for course in prepared.courses]
+    path = [np.concatenate([c.start[None], c.observed[1:]]) for c in prepared.courses]
     rows = [bridge(c.times, p, GAMMA) for c, p in zip(prepared.courses, path, strict=True)]
     rate = prepared.scales.rate
     nodes_at = [r.node_times - c.times[:-1, None] for r, c in zip(rows, prepared.courses, strict=True)]
@@ -68,7 +68,7 @@ def test_the_true_law_has_no_loss_along_its_own_path():
     prepared, path, nodes_at = bridged(system)
     field, weights = true_field(system, prepared)
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
-    again = rematch(prepared, path, nodes_at, GAMMA, dynamics, weights)
+    again = rematch(prepared, path, path, nodes_at, GAMMA, dynamics, weights)
     before, after = loss_of(field, weights, prepared), loss_of(field, weights, again)
     assert before.max() > 1e-3 and after.max() < 1e-5
 
@@ -82,17 +82,15 @@ def test_rows_that_the_bridge_has_right_stay():
     rate = torch.tensor(prepared.scales.rate)
     decay["K"][0, 0, 0, 0] = decay["K"][0, 1, 0, 1] = -GAMMA
     decay["K"][0, :, 0] /= rate[:, None]
-    start = [course.observed[:1] for course in prepared.courses]
+    start = [course.start[None] for course in prepared.courses]
     pure = [np.exp(-GAMMA * c.times)[:, None] * s for c, s in zip(prepared.courses, start, strict=True)]
-    courses = [replace(c, observed=p) for c, p in zip(prepared.courses, pure, strict=True)]
-    rows = [bridge(c.times, p, GAMMA) for c, p in zip(courses, pure, strict=True)]
+    rows = [bridge(c.times, p, GAMMA) for c, p in zip(prepared.courses, pure, strict=True)]
     held = replace(
         prepared,
-        courses=courses,
         nodes=np.concatenate([r.node_states for r in rows]),
         slopes=np.concatenate([r.slopes for r in rows]) / prepared.scales.rate,
     )
-    again = rematch(held, pure, nodes_at, GAMMA, Dynamics(field, prepared.scales, time_dependent=False), decay)
+    again = rematch(held, pure, pure, nodes_at, GAMMA, Dynamics(field, prepared.scales, time_dependent=False), decay)
     np.testing.assert_allclose(again.nodes, held.nodes, atol=1e-4)
     np.testing.assert_allclose(again.slopes, held.slopes, atol=1e-4)
 
@@ -102,5 +100,6 @@ def test_intervals_whose_solution_fails_keep_their_rows():
     prepared, path, nodes_at = bridged(system)
     field, weights = true_field(system, prepared)
     weights["K"] = weights["K"] * 1e6
-    again = rematch(prepared, path, nodes_at, GAMMA, Dynamics(field, prepared.scales, time_dependent=False), weights)
+    dynamics = Dynamics(field, prepared.scales, time_dependent=False)
+    again = rematch(prepared, path, path, nodes_at, GAMMA, dynamics, weights)
     assert np.isfinite(again.nodes).all() and np.isfinite(again.slopes).all()
