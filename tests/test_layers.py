@@ -64,9 +64,13 @@ ALLOWED: dict[str, set[str]] = {
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._prepare": SHAPES | {"skode._scales", "skode.smooth"},
     "skode._bridge": TYPES,
-    "skode._decay": TYPES | {"skode._bridge", "skode.smooth"},
+    "skode._linear_field": TYPES,
+    "skode._decay": TYPES | {"skode._bridge", "skode._linear_field", "skode.smooth"},
+    "skode._model_smoothing": TYPES | {"skode._bridge", "skode._linear_field"},
     # many variables: numpy alone
     "skode.convex": TYPES,
+    "skode._screen": TYPES
+    | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.convex", "skode.smooth"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
     "skode.fields": TYPES,

@@ -47,6 +47,7 @@ def select(
     *,
     alphas: FloatArray,
     free: BoolArray | None = None,
+    allowed: BoolArray | None = None,
     alpha: float | None = None,
     n_rows: float | None = None,
 ) -> Selection:
@@ -74,6 +75,9 @@ def select(
         Falling strengths of both paths.
     free : array (target, source) of bool, default None
         Coefficients without a price, such as a variable's own decay. None is none.
+    allowed : array (target, source) of bool, default None
+        False never enters: neither support nor score, nor the count of candidates of EBIC. None is all. Free
+        coefficients are allowed.
     alpha : float, default None
         The support at exactly this strength instead of the extended BIC's choice.
     n_rows : float, default None
@@ -112,6 +116,7 @@ def select(
     n, n_targets = slopes.shape
     w = np.ones(n) if weights is None else weights
     unpriced = np.zeros((n_targets, features.shape[1]), dtype=np.bool_) if free is None else free
+    barred = np.zeros_like(unpriced) if allowed is None else ~allowed & ~unpriced
     grid = np.asarray(alphas, dtype=np.float64)
     if alpha is not None:
         grid = np.append(grid[grid > alpha], alpha)
@@ -124,7 +129,7 @@ def select(
             products = RowProducts.build(features, slopes[:, targets], column)
         mass = column.sum(axis=0) ** 2 / (column**2).sum(axis=0)
         effective = np.broadcast_to(mass * SHARE_OF_ROWS if n_rows is None else n_rows, len(targets))
-        parts.append(_select(products, grid, unpriced[targets], alpha, np.asarray(effective, dtype=np.float64)))
+        parts.append(_select(products, grid, unpriced[targets], barred[targets], alpha, np.asarray(effective, dtype=np.float64)))
         order.append(targets)
     place = np.argsort(np.concatenate(order))
     support, coefficients, chosen, residual, scores, converged = (
@@ -149,7 +154,12 @@ def _sets(weights: FloatArray, n_targets: int, n_sources: int) -> list[tuple[Int
 
 
 def _select(
-    products: AbstractProducts, grid: FloatArray, free: BoolArray, alpha: float | None, n_rows: FloatArray
+    products: AbstractProducts,
+    grid: FloatArray,
+    free: BoolArray,
+    barred: BoolArray,
+    alpha: float | None,
+    n_rows: FloatArray,
 ) -> tuple[BoolArray, FloatArray, FloatArray, FloatArray, FloatArray, BoolArray]:
     """Select for targets whose products come from one place."""
     left, scale = refit(products, scipy.sparse.csr_array(free.astype(np.float64)))
@@ -157,11 +167,11 @@ def _select(
     products = products.scaled(1.0 / unit)
     n_sources = free.shape[1]
     most = None if alpha is not None else max(10, int(n_rows.max() / np.log(max(n_sources, 2))))
-    one = lasso_path(products, grid, factors=np.where(free, 0.0, 1.0), max_support=most)
-    factors = adaptive_factors(_at(one, FIRST_STAGE).toarray(), free)
+    one = lasso_path(products, grid, factors=np.where(barred, np.inf, np.where(free, 0.0, 1.0)), max_support=most)
+    factors = np.where(barred, np.inf, adaptive_factors(_at(one, FIRST_STAGE).toarray(), free))
     two = lasso_path(products, grid, factors=factors, max_support=most)
     if alpha is None:
-        place = _least(products, two, free, n_rows)
+        place = _least(products, two, free, barred, n_rows)
     else:
         place = np.full(len(free), len(grid) - 1)
     chosen = _pick(two.coefficients, place)
@@ -179,7 +189,7 @@ def _select(
         coefficients.toarray() * unit[:, None],
         grid[place],
         residual * products.power,
-        scores,
+        np.where(barred, 0.0, scores),
         one.converged & two.converged,
     )
 
@@ -215,15 +225,17 @@ def _mean(coefficients: list[scipy.sparse.csr_array]) -> FloatArray:
     return np.asarray(total.toarray() / len(coefficients))
 
 
-def _least(products: AbstractProducts, path: LassoPath, free: BoolArray, n_rows: FloatArray) -> IntArray:
+def _least(
+    products: AbstractProducts, path: LassoPath, free: BoolArray, barred: BoolArray, n_rows: FloatArray
+) -> IntArray:
     """Place on the path of the support with the least extended BIC, per target; the strongest of equals."""
     n_free = free.sum(axis=1)
+    candidates = np.maximum((~free & ~barred).sum(axis=1), 1)
     best, place = np.full(len(free), np.inf), np.zeros(len(free), dtype=np.int64)
     for a, coefficients in enumerate(path.coefficients):
         _, residual = refit(products, coefficients)
         size = np.maximum(np.diff(coefficients.indptr) - n_free, 0.0)
-        candidates = free.shape[1] - int(n_free.max(initial=0))
-        value = ebic(residual, size, n_rows=n_rows, n_sources=max(candidates, 1), gamma=EBIC_GAMMA)
+        value = ebic(residual, size, n_rows=n_rows, n_sources=candidates, gamma=EBIC_GAMMA)
         better = (value < best - 1e-9 * np.abs(best)) & (a < path.reached) if a else np.ones(len(free), dtype=np.bool_)
         best, place = np.where(better, value, best), np.where(better, a, place)
     return place
