@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from skode._bridge import bridge_nodes
-from skode._capacity import EVIDENCE, FEWEST, N_BILINEAR
+from skode._capacity import EVIDENCE, FEWEST
 from skode._dynamics import Dynamics
 from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
@@ -21,8 +21,10 @@ from skode._screen import Screen, screen
 from skode._train import StageReport, Trained
 from skode._typing import BoolArray, FloatArray
 from skode.fields import PackedField
-from skode.objectives import matching_errors
+from skode.objectives import Rows, matching_errors
 
+DECAYS = (1.0, 0.01)
+"""Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
 N_REMATCH = 2
 """How often rows are taken anew along the fitted field's own path; the second time changes little."""
 
@@ -38,7 +40,6 @@ class Request:
     hidden: tuple[int, ...]
     activation: str
     n_bilinear: int
-    widen: bool
     weight_decay: float
     seed: int
     device: torch.device
@@ -58,8 +59,8 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     """Select the sources of every target as for a linear field, then let held-out rows decide what reads them.
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
-    2. *refit*: on the support, linear, a network, and a network with bilinear units, by least squares; the simplest
-       that no other beats by more than two standard errors on held-out rows, then once more on all rows.
+    2. *refit*: on the support, linear and networks under more and less weight decay, by least squares; a richer one
+       only if it is better on held-out rows by more than two standard errors; then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
@@ -91,7 +92,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     field = _field(prepared, found, request)
     history["select"] = _report(found.residual, found.support.sum(), 1, began)
     began = time.perf_counter()
-    field, fitted = _choose(field, prepared, problem, found, request)
+    chosen, fitted = _choose(field, prepared, problem, request)
     history["refit"] = _report(fitted.loss, found.support.sum(), fitted.n_iter, began, fitted.converged)
     if found.gamma is not None:
         began = time.perf_counter()
@@ -101,7 +102,12 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
             prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
             rows = every_row(prepared, fitted.weights["K"])
             fitted = refit(
-                field, rows, fitted.weights, scale=problem.matching.double(), weight_decay=request.weight_decay
+                field,
+                rows,
+                fitted.weights,
+                scale=problem.matching.double(),
+                weight_decay=chosen.weight_decay,
+                free=chosen.free,
             )
         history["rematch"] = _report(fitted.loss, found.support.sum(), fitted.n_iter, began, fitted.converged)
     for name, said in history.items():
@@ -146,7 +152,6 @@ def _field(prepared: Prepared, found: Screen, request: Request) -> PackedField:
         support = support | request.required
     support = support & prepared.scales.moving[:, None]
     parents = tuple(tuple(np.flatnonzero(row).tolist()) for row in support)
-    n_bilinear = N_BILINEAR if request.widen else request.n_bilinear
     return PackedField(
         d,
         n_sources,
@@ -154,48 +159,52 @@ def _field(prepared: Prepared, found: Screen, request: Request) -> PackedField:
         request.activation,
         tuple(range(n_sources)),
         parents=parents,
-        n_bilinear=n_bilinear,
+        n_bilinear=request.n_bilinear,
     )
 
 
-def _choose(
-    field: PackedField, prepared: Prepared, problem: Problem, found: Screen, request: Request
-) -> tuple[PackedField, Refit]:
-    """Fit from simple to rich, keep the richer only on evidence, and fit the chosen one to all rows."""
-    rows, held, scale = problem.rows, problem.held_rows, problem.matching.double()
+class _Candidate(NamedTuple):
+    """What may bend, and how strongly it is held."""
+
+    free: tuple[str, ...]
+    weight_decay: float
+
+
+def _choose(field: PackedField, prepared: Prepared, problem: Problem, request: Request) -> tuple[_Candidate, Refit]:
+    """Fit from simple to rich, keep the richer only on evidence, and fit what was chosen to all rows.
+
+    The richer must lower the error of held-out rows, summed over targets, by more than two standard errors of the
+    paired differences. One decision serves all targets, as in ``narrow``.
+    """
+    scale = problem.matching.double()
     drawn = field.init(
-        torch.Generator().manual_seed(request.seed), n_models=1, dtype=torch.float64, device=rows.slopes.device
+        torch.Generator().manual_seed(request.seed), n_models=1, dtype=torch.float64, device=scale.device
     )
-    offset, bilinear = f"b{len(field.hidden)}", ("P", "R") if field.n_bilinear else ()
-    curved = tuple(name for name in drawn if name not in bilinear)
-    kinds = [("K", offset), curved] if request.widen or not bilinear else [tuple(drawn)]
-    if request.widen:
-        kinds.append(tuple(drawn))
-    best: Refit | None = None
-    errors: torch.Tensor | None = None
-    chosen = kinds[0]
-    for free in kinds if held is not None and len(held.slopes) >= FEWEST else kinds[:1]:
-        start = {name: value if name in free else torch.zeros_like(value) for name, value in drawn.items()}
-        fitted = refit(field, rows, start, scale=scale, weight_decay=request.weight_decay, free=free)
-        if held is None:
-            best = fitted
-            continue
-        with torch.no_grad():
-            wrong = matching_errors(
-                field, fitted.weights, held._replace(**{n: v.double() for n, v in held._asdict().items()})
-            )
-        now = (wrong[0][:, problem.moving] / scale[problem.moving]).sum(-1)  # (row,)
-        if errors is not None:
-            gain = errors - now
-            if not bool(gain.mean() > EVIDENCE * gain.std() / len(gain) ** 0.5):
-                continue
-        best, errors, chosen = fitted, now, free
-    assert best is not None
-    if not set(bilinear) <= set(chosen):
-        field = replace(field, n_bilinear=0)
-    start = {name: value for name, value in best.weights.items() if name not in bilinear or field.n_bilinear}
-    every = every_row(prepared, start["K"])
-    return field, refit(field, every, start, scale=scale, weight_decay=request.weight_decay, free=chosen)
+    linear = ("K", f"b{len(field.hidden)}")
+    simplest = _Candidate(linear, request.weight_decay)
+    start = {name: value if name in linear else torch.zeros_like(value) for name, value in drawn.items()}
+    best = refit(field, problem.rows, start, scale=scale, weight_decay=simplest.weight_decay, free=linear)
+    chosen, rows = simplest, problem.held_rows
+    if rows is not None and len(rows.slopes) >= FEWEST:
+        held = Rows(*(part.double() for part in rows))
+        errors = _held_errors(field, best, held, problem)
+        now = {**drawn, **{name: best.weights[name] for name in linear}}
+        for factor in DECAYS:
+            rich = _Candidate(tuple(drawn), factor * request.weight_decay)
+            fitted = refit(field, problem.rows, now, scale=scale, weight_decay=rich.weight_decay)
+            now, found = fitted.weights, _held_errors(field, fitted, held, problem)
+            gain = errors - found
+            if bool(gain.mean() > EVIDENCE * gain.std() / len(gain) ** 0.5):
+                best, chosen, errors = fitted, rich, found
+    every = every_row(prepared, scale)
+    return chosen, refit(field, every, best.weights, scale=scale, weight_decay=chosen.weight_decay, free=chosen.free)
+
+
+def _held_errors(field: PackedField, fitted: Refit, held: Rows, problem: Problem) -> torch.Tensor:
+    """Squared error of every held-out row, summed over targets.  # (row,)"""
+    with torch.no_grad():
+        errors = matching_errors(field, fitted.weights, held)[0]
+    return (errors[:, problem.moving] / problem.matching[problem.moving]).sum(-1)
 
 
 def _report(

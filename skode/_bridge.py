@@ -22,6 +22,14 @@ class Bridge(NamedTuple):
     slopes: FloatArray  # (interval, d)
 
 
+class Rows(NamedTuple):
+    """Interval rows for a linear field, which reads nothing of the path but its mean."""
+
+    features: FloatArray  # (interval, source)
+    slopes: FloatArray  # (interval, d)
+    weights: FloatArray  # (interval,)
+
+
 def bridge(times: FloatArray, states: FloatArray, gamma: float, *, n_nodes: int = N_NODES) -> Bridge:
     r"""Join observations by paths of constant production under a shared decay rate, and form interval rows.
 
@@ -84,6 +92,43 @@ def bridge_nodes(times: FloatArray, n_nodes: int = N_NODES) -> FloatArray:
     return np.asarray(0.5 * np.diff(times)[:, None] * (abscissae + 1.0))
 
 
+def bridge_rows(times: FloatArray, states: FloatArray, gamma: float) -> Rows:
+    """Interval rows of one trajectory for a linear field: weighted mean of the path, its slope, and precision.
+
+    The production of a row has the noise of two observations, (x_k+1 - x_k e^{-gamma h}) over
+    (1 - e^{-gamma h}) / gamma; the weight is the reciprocal of its variance.
+    """
+    rows = bridge(times, states, gamma)
+    weights = _precision(np.diff(times), gamma)
+    return Rows(np.einsum("kl,kld->kd", rows.node_weights, rows.node_states), rows.slopes, weights)
+
+
+def gap_weights(times: FloatArray, states: FloatArray, gamma: float) -> FloatArray:
+    """Precision of every variable's production in each interval, shared out over the intervals of a gap.
+
+    Over a gap of length H there is one production, of precision w(H) as in ``bridge_rows``. An interval of length h
+    in it has the share h / H of that; before a variable's first and after its last observation it has none.
+
+    Parameters
+    ----------
+    times : array (knot,)
+    states : array (knot, d)
+        nan is missing.
+    gamma : float
+
+    Returns
+    -------
+    array (interval, d)
+    """
+    seen = ~np.isnan(states)
+    number = np.arange(len(times))[:, None]
+    first = np.maximum.accumulate(np.where(seen, number, -1), axis=0)[:-1]
+    last = np.minimum.accumulate(np.where(seen, number, len(times))[::-1], axis=0)[::-1][1:]
+    inside = (first >= 0) & (last < len(times))
+    whole = np.where(inside, times[np.minimum(last, len(times) - 1)] - times[np.maximum(first, 0)], 1.0)
+    return np.where(inside, _precision(whole, gamma) * np.diff(times)[:, None] / whole, 0.0)
+
+
 def fill(times: FloatArray, states: FloatArray, gamma: float) -> FloatArray:
     """Fill missing states from the path that bridges each gap; constant beyond a variable's ends.
 
@@ -120,3 +165,9 @@ def share_of_change(s: FloatArray, h: FloatArray, gamma: float) -> tuple[FloatAr
         return s / h, np.broadcast_to(1.0 / h, s.shape)
     whole = -np.expm1(-gamma * h)
     return -np.expm1(-gamma * s) / whole, gamma * np.exp(-gamma * s) / whole
+
+
+def _precision(h: FloatArray, gamma: float) -> FloatArray:
+    """Reciprocal variance of the production over a length h, for observations of unit noise."""
+    length = h if gamma == 0 else -np.expm1(-gamma * h) / gamma
+    return np.asarray(length**2 / (1.0 + np.exp(-2.0 * gamma * h)))

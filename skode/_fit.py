@@ -147,7 +147,6 @@ def fit_additive(
         hidden=spec.hidden,
         activation=spec.activation,
         n_bilinear=spec.n_bilinear,
-        widen=spec.widen,
         weight_decay=spec.weight_decay,
         seed=seed,
         device=spec.device,

@@ -13,8 +13,8 @@ from skode.fields.tangents import TargetNets
 from skode.least_squares import levenberg_marquardt
 from skode.objectives import Rows
 
-CHUNK_ENTRIES = 3e7
-"""Entries of the derivative by the parameters that are held at a time; some 250 MB."""
+CHUNK_ENTRIES, CHUNK_TARGETS = 1e7, 32
+"""Entries of the derivative by the parameters that are held at a time, some 80 MB; and targets that stop together."""
 
 
 class Refit(NamedTuple):
@@ -34,8 +34,8 @@ def refit(
     scale: torch.Tensor,
     weight_decay: float,
     free: tuple[str, ...] | None = None,
-    n_iter: int = 50,
-    tol: float = 1e-4,
+    n_iter: int = 30,
+    tol: float = 1e-3,
 ) -> Refit:
     """Minimise the matching loss of every target, plus weight decay, by Levenberg-Marquardt.
 
@@ -100,12 +100,8 @@ class _Matching(NamedTuple):
 
     def linearise(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Residuals, and the means' derivatives by the parameters (target, interval, entry)."""
-        values, tangents = self.nets.tangents(theta, self.read.flatten(1, 2))
-        values = values.view(self.read.shape[:-1])
-        tangents = tangents.view(*self.read.shape[:-1], -1)
-        mean = torch.einsum("tknp,kn->tkp", tangents, self.quadrature)
-        residuals = self.root * (self.slopes - (values * self.quadrature).sum(-1))
-        return residuals, self.root.unsqueeze(-1) * mean
+        mean, tangents = self.nets.mean_tangents(theta, self.read, self.quadrature)
+        return self.root * (self.slopes - mean), self.root.unsqueeze(-1) * tangents
 
 
 def _chunks(field: PackedField, rows: Rows) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -114,8 +110,7 @@ def _chunks(field: PackedField, rows: Rows) -> Iterator[tuple[torch.Tensor, torc
     sizes = torch.tensor([len(some) for some in field.parents], device=device)
     for size in sorted(set(sizes.tolist())):
         targets = torch.nonzero(sizes == size)[:, 0]
-        entries = (size + 2) * (sum(field.hidden) + 1 + 2 * field.n_bilinear)
-        n_samples = rows.quadrature.numel()
-        for chunk in torch.split(targets, max(1, int(CHUNK_ENTRIES / (entries * n_samples)))):
+        entries = (size + 2) * (sum(field.hidden) + 1 + 2 * field.n_bilinear) * len(rows.quadrature)
+        for chunk in torch.split(targets, max(1, min(CHUNK_TARGETS, int(CHUNK_ENTRIES / entries)))):
             parents = torch.tensor([field.parents[int(i)] for i in chunk], dtype=torch.long, device=device)
             yield chunk, parents.view(len(chunk), size)

@@ -70,10 +70,14 @@ ALLOWED: dict[str, set[str]] = {
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._prepare": SHAPES | {"skode._scales", "skode.smooth"},
     "skode._bridge": TYPES,
-    "skode._decay": TYPES | {"skode._bridge", "skode.smooth"},
+    "skode._linear_field": TYPES,
+    "skode._decay": TYPES | {"skode._bridge", "skode._linear_field", "skode.smooth"},
+    "skode._model_smoothing": TYPES | {"skode._bridge", "skode._linear_field"},
     # many variables: numpy alone
     "skode.convex": TYPES,
     "skode._identifiability": TYPES | {"skode._prepare"},
+    "skode._screen": TYPES
+    | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.convex", "skode.smooth"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
     "skode.fields": TYPES,
@@ -87,8 +91,6 @@ ALLOWED: dict[str, set[str]] = {
     "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
-    "skode._screen": TYPES
-    | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.convex", "skode.smooth"},
     "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._prepare"},
     "skode._additive": TYPES
     | PARTS

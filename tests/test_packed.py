@@ -69,13 +69,19 @@ def test_tangents_agree_with_finite_differences_and_values_with_the_field(activa
     flat = nets.flat(weights, targets)
     z = torch.randn(1, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     read = z[:, :, list(PARENTS[0])]
-    values, tangents = nets.tangents(flat, read)
-    torch.testing.assert_close(values[0], field(weights, z)[0, :, 0])
-    torch.testing.assert_close(nets(flat, read), values)
+    torch.testing.assert_close(nets(flat, read)[0], field(weights, z)[0, :, 0])
+    quadrature = torch.tensor([[0.3, 0.7], [0.5, 0.5], [0.1, 0.8]], dtype=torch.float64)
+    intervals = read.view(1, 3, 2, 2)
+
+    def mean(theta):
+        return (nets(theta, read).view(1, 3, 2) * quadrature).sum(-1)
+
+    values, tangents = nets.mean_tangents(flat, intervals, quadrature)
+    torch.testing.assert_close(values, mean(flat))
     for entry in range(flat.shape[1]):
         step = torch.zeros_like(flat)
         step[:, entry] = 1e-6
-        slope = (nets(flat + step, read) - nets(flat - step, read)) / 2e-6
+        slope = (mean(flat + step) - mean(flat - step)) / 2e-6
         torch.testing.assert_close(tangents[..., entry], slope, rtol=1e-6, atol=1e-8)
 
 

@@ -63,7 +63,9 @@ def _least_squares(
     return found, np.asarray((found * cross).sum(axis=1))
 
 
-def ebic(residual: FloatArray, size: FloatArray, *, n_rows: FloatArray, n_sources: int, gamma: float) -> FloatArray:
+def ebic(
+    residual: FloatArray, size: FloatArray, *, n_rows: FloatArray, n_sources: int | IntArray, gamma: float
+) -> FloatArray:
     r"""Extended Bayesian information criterion of a linear model with Gaussian errors.
 
     .. math:: n \log(residual) + k \log n + 2 \gamma \log \binom{p}{k}
@@ -79,7 +81,7 @@ def ebic(residual: FloatArray, size: FloatArray, *, n_rows: FloatArray, n_source
         Number k of sources in the support.
     n_rows : array
         Effective number n of rows.
-    n_sources : int
+    n_sources : int or array
         Number p of candidates.
     gamma : float
         In [0, 1].
@@ -94,7 +96,7 @@ def ebic(residual: FloatArray, size: FloatArray, *, n_rows: FloatArray, n_source
     .. [1] Chen & Chen, "Extended Bayesian information criteria for model selection with large model spaces",
        Biometrika 95, 2008, doi:10.1093/biomet/asn034.
     """
-    p = float(n_sources)
+    p = np.asarray(n_sources, dtype=np.float64)
     lgamma = scipy.special.gammaln
     log_count = lgamma(p + 1) - lgamma(size + 1) - lgamma(p - size + 1)
     return np.asarray(n_rows * np.log(residual) + size * np.log(n_rows) + 2.0 * gamma * log_count)

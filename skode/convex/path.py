@@ -90,7 +90,7 @@ def lasso_path(
     alphas : array (alpha,)
         Falling strengths > 0.
     factors : array (target, source), default None
-        a_ij >= 0; 0 leaves a coefficient free (a variable's own decay). None is 1 everywhere.
+        a_ij >= 0; 0 leaves a coefficient free (a variable's own decay), infinity keeps it out. None is 1 everywhere.
     max_support : int, default None
         A target with more penalised non-zeros than this leaves the path. None is no bound.
     tol : float, default 1e-6
@@ -110,7 +110,8 @@ def lasso_path(
         part = []
         on = np.arange(len(targets))
         for a, alpha in enumerate(alphas):
-            converged[targets[on]] &= _solve(products, targets, state, 0.5 * alpha * prices, on, tol)
+            prices_now = np.where(np.isinf(prices), np.inf, 0.5 * alpha * np.where(np.isinf(prices), 0.0, prices))
+            converged[targets[on]] &= _solve(products, targets, state, prices_now, on, tol)
             part.append(state.sparse(n_sources))
             if max_support is not None:
                 left = (state.signs[on] != 0).sum(axis=1) > max_support

@@ -10,7 +10,7 @@ import scipy.sparse
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex._products import AbstractProducts, GramProducts, RowProducts
 from skode.convex._refit import ebic, refit
-from skode.convex.path import LassoPath, lasso_path
+from skode.convex.path import LassoPath, alpha_max, lasso_path
 
 FIRST_STAGE = 0.05
 """Strength whose coefficients make the adaptive factors."""
@@ -38,6 +38,8 @@ class Selection(NamedTuple):
     residual: FloatArray  # (target,) mean square left, as a share of what intercept and free coefficients leave
     scores: FloatArray  # (target, source) dense ranking >= 0, all pairs
     converged: BoolArray  # (target,)
+    path: list[scipy.sparse.csr_array]  # (target, source) at every strength of the adaptive path
+    alpha_max: FloatArray  # (target,) from which on no source has a coefficient on the first path
 
 
 def select(
@@ -47,6 +49,7 @@ def select(
     *,
     alphas: FloatArray,
     free: BoolArray | None = None,
+    allowed: BoolArray | None = None,
     alpha: float | None = None,
     n_rows: float | None = None,
 ) -> Selection:
@@ -74,6 +77,9 @@ def select(
         Falling strengths of both paths.
     free : array (target, source) of bool, default None
         Coefficients without a price, such as a variable's own decay. None is none.
+    allowed : array (target, source) of bool, default None
+        False never enters: neither support nor score, nor the count of candidates of EBIC. None is all. Free
+        coefficients are allowed.
     alpha : float, default None
         The support at exactly this strength instead of the extended BIC's choice.
     n_rows : float, default None
@@ -112,6 +118,7 @@ def select(
     n, n_targets = slopes.shape
     w = np.ones(n) if weights is None else weights
     unpriced = np.zeros((n_targets, features.shape[1]), dtype=np.bool_) if free is None else free
+    barred = np.zeros_like(unpriced) if allowed is None else ~allowed & ~unpriced
     grid = np.asarray(alphas, dtype=np.float64)
     if alpha is not None:
         grid = np.append(grid[grid > alpha], alpha)
@@ -124,16 +131,22 @@ def select(
             products = RowProducts.build(features, slopes[:, targets], column)
         mass = column.sum(axis=0) ** 2 / (column**2).sum(axis=0)
         effective = np.broadcast_to(mass * SHARE_OF_ROWS if n_rows is None else n_rows, len(targets))
-        parts.append(_select(products, grid, unpriced[targets], alpha, np.asarray(effective, dtype=np.float64)))
+        parts.append(
+            _select(products, grid, unpriced[targets], barred[targets], alpha, np.asarray(effective, dtype=np.float64))
+        )
         order.append(targets)
     place = np.argsort(np.concatenate(order))
-    support, coefficients, chosen, residual, scores, converged = (
-        np.concatenate([part[k] for part in parts])[place] for k in range(6)
+    support, coefficients, chosen, residual, scores, converged, top = (
+        np.concatenate([part[k] for part in parts])[place] for k in range(7)
     )
+    path = [
+        scipy.sparse.vstack([part.path[k] for part in parts], format="csr")[place]
+        for k in range(min(len(part.path) for part in parts))
+    ]
     share = np.broadcast_to(w if w.ndim == 2 else w[:, None], slopes.shape)
     share = share / share.sum(axis=0)
     intercepts = (share * slopes).sum(axis=0) - np.einsum("ij,ij->i", coefficients, share.T @ features)
-    return Selection(support, coefficients, intercepts, chosen, residual, scores, converged)
+    return Selection(support, coefficients, intercepts, chosen, residual, scores, converged, path, top)
 
 
 def _sets(weights: FloatArray, n_targets: int, n_sources: int) -> list[tuple[IntArray, FloatArray]]:
@@ -149,19 +162,25 @@ def _sets(weights: FloatArray, n_targets: int, n_sources: int) -> list[tuple[Int
 
 
 def _select(
-    products: AbstractProducts, grid: FloatArray, free: BoolArray, alpha: float | None, n_rows: FloatArray
-) -> tuple[BoolArray, FloatArray, FloatArray, FloatArray, FloatArray, BoolArray]:
+    products: AbstractProducts,
+    grid: FloatArray,
+    free: BoolArray,
+    barred: BoolArray,
+    alpha: float | None,
+    n_rows: FloatArray,
+) -> _Part:
     """Select for targets whose products come from one place."""
     left, scale = refit(products, scipy.sparse.csr_array(free.astype(np.float64)))
     unit = np.sqrt(scale * np.where(products.power > 0, products.power, 1.0))
     products = products.scaled(1.0 / unit)
     n_sources = free.shape[1]
     most = None if alpha is not None else max(10, int(n_rows.max() / np.log(max(n_sources, 2))))
-    one = lasso_path(products, grid, factors=np.where(free, 0.0, 1.0), max_support=most)
-    factors = adaptive_factors(_at(one, FIRST_STAGE).toarray(), free)
+    prices = np.where(barred, np.inf, np.where(free, 0.0, 1.0))
+    one = lasso_path(products, grid, factors=prices, max_support=most)
+    factors = np.where(barred, np.inf, adaptive_factors(_at(one, FIRST_STAGE).toarray(), free))
     two = lasso_path(products, grid, factors=factors, max_support=most)
     if alpha is None:
-        place = _least(products, two, free, n_rows)
+        place = _least(products, two, free, barred, n_rows)
     else:
         place = np.full(len(free), len(grid) - 1)
     chosen = _pick(two.coefficients, place)
@@ -174,14 +193,29 @@ def _select(
         + 0.1 * _mean(one.coefficients)
         + 1e-3 * np.abs(products.ridge(RIDGE, left.multiply(1.0 / unit[:, None]).tocsr()))
     )
-    return (
+    return _Part(
         support,
         coefficients.toarray() * unit[:, None],
         grid[place],
         residual * products.power,
-        scores,
+        np.where(barred, 0.0, scores),
         one.converged & two.converged,
+        alpha_max(products, factors=prices),
+        two.coefficients,
     )
+
+
+class _Part(NamedTuple):
+    """What was selected for targets whose products come from one place, in their own order."""
+
+    support: BoolArray
+    coefficients: FloatArray
+    alphas: FloatArray
+    residual: FloatArray
+    scores: FloatArray
+    converged: BoolArray
+    alpha_max: FloatArray
+    path: list[scipy.sparse.csr_array]
 
 
 def adaptive_factors(coefficients: FloatArray, free: BoolArray) -> FloatArray:
@@ -215,15 +249,17 @@ def _mean(coefficients: list[scipy.sparse.csr_array]) -> FloatArray:
     return np.asarray(total.toarray() / len(coefficients))
 
 
-def _least(products: AbstractProducts, path: LassoPath, free: BoolArray, n_rows: FloatArray) -> IntArray:
+def _least(
+    products: AbstractProducts, path: LassoPath, free: BoolArray, barred: BoolArray, n_rows: FloatArray
+) -> IntArray:
     """Place on the path of the support with the least extended BIC, per target; the strongest of equals."""
     n_free = free.sum(axis=1)
+    candidates = np.maximum((~free & ~barred).sum(axis=1), 1)
     best, place = np.full(len(free), np.inf), np.zeros(len(free), dtype=np.int64)
     for a, coefficients in enumerate(path.coefficients):
         _, residual = refit(products, coefficients)
         size = np.maximum(np.diff(coefficients.indptr) - n_free, 0.0)
-        candidates = free.shape[1] - int(n_free.max(initial=0))
-        value = ebic(residual, size, n_rows=n_rows, n_sources=max(candidates, 1), gamma=EBIC_GAMMA)
+        value = ebic(residual, size, n_rows=n_rows, n_sources=candidates, gamma=EBIC_GAMMA)
         better = (value < best - 1e-9 * np.abs(best)) & (a < path.reached) if a else np.ones(len(free), dtype=np.bool_)
         best, place = np.where(better, value, best), np.where(better, a, place)
     return place

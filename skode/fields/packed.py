@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -45,15 +46,19 @@ class PackedField(AbstractField):
     def entries(self) -> tuple[str, ...]:
         return self.ENTRIES if self.n_bilinear else self.ENTRIES[:2]
 
-    @property
+    @cached_property
     def n_slots(self) -> int:
         """Columns per target: the largest number of parents."""
         return max(1, max(len(some) for some in self.parents))
 
+    @cached_property
+    def _table(self) -> torch.Tensor:
+        rest = (self.n_sources,) * self.n_slots
+        return torch.tensor([(*some, *rest)[: self.n_slots] for some in self.parents])
+
     def _index(self, device: torch.device) -> torch.Tensor:
         """Source of every column; padding reads a source after the last, which is zero.  # (target, slot)"""
-        rest = (self.n_sources,) * self.n_slots
-        return torch.tensor([(*some, *rest)[: self.n_slots] for some in self.parents], device=device)
+        return self._table.to(device)
 
     def _read(self, z: torch.Tensor) -> torch.Tensor:
         """Sources of every target's columns.  # (model | 1, target, sample, slot)"""

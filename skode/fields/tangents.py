@@ -58,7 +58,10 @@ class TargetNets:
     def split(self, flat: torch.Tensor) -> Weights:
         """Named views.  # (target, out, in)"""
         pieces = torch.split(flat, [math.prod(shape) for shape in self.shapes.values()], dim=1)
-        return {name: piece.view(-1, *shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+        return {
+            name: piece.reshape(flat.shape[0], *shape)
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
 
     def marks(self, *names: str) -> torch.Tensor:
         """1 where an entry of the flat vector belongs to one of the named tensors.  # (entry,)"""
@@ -79,23 +82,53 @@ class TargetNets:
         """
         return self._forward(self.split(flat), read)[0]
 
-    def tangents(self, flat: torch.Tensor, read: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slopes (target, sample), and their derivatives by the parameters (target, sample, entry)."""
+    def mean_tangents(
+        self, flat: torch.Tensor, read: torch.Tensor, quadrature: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means of the slopes over the nodes of every interval, and their derivatives by the parameters.
+
+        Parameters
+        ----------
+        flat : tensor  # (target, entry)
+        read : tensor  # (target, interval, node, slot)
+        quadrature : tensor  # (interval, node)
+
+        Returns
+        -------
+        tensor  # (target, interval)
+        tensor  # (target, interval, entry)
+        """
         w = self.split(flat)
-        slopes, layers = self._forward(w, read)
+        intervals = read.shape[:-1]
+        slopes, layers = self._forward(w, read.flatten(1, 2))
         last = len(self.hidden)
-        found = {"K": read, f"b{last}": torch.ones_like(slopes)[..., None], f"W{last}": layers[-1][0]}
-        back = w[f"W{last}"].expand(-1, read.shape[1], -1)  # derivative by the activations of a layer
+        q = quadrature.unsqueeze(-1)
+        layers = [(value.view(*intervals, -1), slope.view(*intervals, -1)) for value, slope in layers]
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            return (q * values).sum(2)
+
+        def outer(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            """Mean over nodes of products, node by node: nothing is as large as all nodes together."""
+            left = q * left
+            total = left[:, :, 0, :, None] * right[:, :, 0, None, :]
+            for node in range(1, q.shape[1]):
+                total.addcmul_(left[:, :, node, :, None], right[:, :, node, None, :])
+            return total.flatten(-2)
+
+        total = quadrature.sum(1)[:, None].expand(*intervals[:2], 1)
+        found = {"K": mean(read), f"b{last}": total, f"W{last}": mean(layers[-1][0])}
+        back = w[f"W{last}"].unsqueeze(1).expand(*intervals, -1)  # derivative by the activations of a layer
         for k in range(last - 1, -1, -1):
-            below = layers[k - 1][0] if k else read
             delta = back * layers[k][1]
-            found[f"b{k}"] = delta
-            found[f"W{k}"] = (delta.unsqueeze(-1) * below.unsqueeze(-2)).flatten(-2)
-            back = delta @ w[f"W{k}"]
+            found[f"b{k}"] = mean(delta)
+            found[f"W{k}"] = outer(delta, layers[k - 1][0] if k else read)
+            back = delta @ w[f"W{k}"].unsqueeze(1)
         if self.n_bilinear:
             for name, other in (("P", "R"), ("R", "P")):
-                found[name] = ((read @ w[other].mT).unsqueeze(-1) * read.unsqueeze(-2)).flatten(-2)
-        return slopes, torch.cat([found[name] for name in self.shapes], dim=-1)
+                found[name] = outer(read @ w[other].mT.unsqueeze(1), read)
+        mean_slopes = (quadrature * slopes.view(intervals)).sum(-1)
+        return mean_slopes, torch.cat([found[name] for name in self.shapes], dim=-1)
 
     def _forward(self, w: Weights, read: torch.Tensor) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
         """Slopes, and of every hidden layer its activations and their slopes."""

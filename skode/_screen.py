@@ -1,0 +1,274 @@
+"""Screening: from observed trajectories to the sources of every variable, by convex problems alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from skode._bridge import bridge, fill, gap_weights
+from skode._decay import blocks_of_time, choose_decay, relaxation_rate
+from skode._model_smoothing import denoise
+from skode._typing import AnyArray, BoolArray, FloatArray, IntArray
+from skode.convex import select
+from skode.smooth import Smooth, path, smooth
+
+FEWEST_GROUPS = 4
+"""Groups from which on folds are made of them; fewer are cut into blocks of time."""
+N_BLOCKS = 8
+_GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
+LONGEST, LONG_GAP = 1.0, 20.0
+"""Along a spline, lengths of intervals in medians from which on a row's weight stops to grow, and is 0."""
+MISSING_SHARE = 0.1
+"""Weight of a missing value among the knots of a spline."""
+
+
+class Screen(NamedTuple):
+    """Sources of every variable, a linear field on them, and the rows that it was fitted to.
+
+    The field is slope = intercepts + coefficients z in standard units of the states per unit of the given time, decay
+    included. A source is a state or an input, d + m of them. Rows of variables that do not move are zero.
+    """
+
+    support: BoolArray  # (d, source)
+    coefficients: FloatArray  # (d, source) least squares on the support, less gamma on the diagonal
+    intercepts: FloatArray  # (d,)
+    scores: FloatArray  # (d, source) ranking of all pairs, >= 0; 0 where nothing is allowed
+    alphas: FloatArray  # (d,) strength at which the support stands; 0 for what does not move
+    gamma: float | None  # decay rate of the bridged path; None is the smoothing spline
+    noise: FloatArray  # (d,) standard deviation of observations, 0 where none is found
+    nodes: FloatArray  # (interval, node, source) along the denoised path
+    quadrature: FloatArray  # (interval, node) weights of the nodes in the mean over an interval
+    slopes: FloatArray  # (interval, d) that the mean of the field over an interval should meet
+    weights: FloatArray  # (interval,), or (interval, d) where values are missing
+    path: list[FloatArray]  # (knot_k, d) denoised states, none missing
+    levels: list[scipy.sparse.csr_array]  # (d, source) coefficients at every strength, adaptive second stage
+    alpha_max: float  # strength from which on nothing has a source
+    residual: FloatArray  # (d,) mean square that the linear field leaves, as a share of that of its intercept
+
+
+class _Intervals(NamedTuple):
+    nodes: FloatArray  # (interval, node, d)
+    quadrature: FloatArray  # (interval, node)
+    slopes: FloatArray  # (interval, d)
+    weights: FloatArray  # (interval,) or (interval, d)
+
+
+def screen(
+    times: Sequence[FloatArray],
+    states: Sequence[FloatArray],
+    *,
+    moves: BoolArray,
+    inputs: FloatArray | None = None,
+    groups: IntArray | None = None,
+    alphas: FloatArray,
+    alpha: float | None = None,
+    allowed: BoolArray | None = None,
+) -> Screen:
+    """Find the sources of every variable with a linear field, for few or thousands of variables.
+
+    1. Choose the path between observations: bridged with one decay rate for all, or the smoothing spline, by
+       forecasts of held-out trajectories (``choose_decay``). Fewer than four groups are cut into blocks of time; if
+       these are fewer than four, the rate is that at which variables relax to their means, without folds.
+    2. Along a bridged path, look for noise in the residuals of a ridge field, and if there is some pull the states
+       towards its forecasts (``denoise``). Targets stay those of the raw states: noise in a target averages out, noise
+       in a source biases, and a smoothed target is that of the model.
+    3. Select the sources of production = slope + rate x state (``select``). Selection prefers few sources, so what
+       is cheap by default should be common: decay.
+
+    Parameters
+    ----------
+    times : sequence of arrays (knot_k,)
+        Increasing, in any unit, different for each trajectory.
+    states : sequence of arrays (knot_k, d)
+        In standard units; nan is missing.
+    moves : array (d,) of bool
+        False is constant: replaced by its mean in each trajectory, may be a source.
+    inputs : array (trajectory, m), default None
+        Constant inputs in standard units.
+    groups : array (trajectory,) of int, default None
+        Trajectories that must stay together. None is one group each.
+    alphas : array (alpha,)
+        Falling strengths.
+    alpha : float, default None
+        The support is that of the adaptive path at exactly this strength. None is the extended BIC's choice.
+    allowed : array (d, source) of bool, default None
+        False never enters. A variable's own decay at the shared rate is no edge and stays.
+
+    Returns
+    -------
+    Screen
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> matrix = np.array([[-1.0, 0.8, 0.0], [0.0, -1.0, 0.0], [-0.8, 0.0, -1.0]])
+    >>> times, step = np.linspace(0.0, 4.0, 9), np.eye(3) + sum(
+    ...     np.linalg.matrix_power(0.5 * matrix, k) / np.prod(np.arange(1, k + 1)) for k in range(1, 20))
+    >>> paths = [np.stack([np.linalg.matrix_power(step, k) @ x0 for k in range(9)]) for x0 in rng.normal(size=(20, 3))]
+    >>> found = screen([times] * 20, paths, moves=np.ones(3, bool), alphas=np.geomspace(1, 0.005, 12))
+    >>> np.argwhere(found.support & ~np.eye(3, dtype=bool)).tolist(), round(found.gamma, 1)
+    ([[0, 1], [2, 0]], 1.0)
+    """
+    given = np.zeros((len(times), 0)) if inputs is None else inputs
+    d, n_sources = len(moves), len(moves) + given.shape[1]
+    states = _with_means(states, moves)
+    if not moves.any():
+        return _still(times, states, given)
+    gamma, rate = _rate(times, states, moves, given, groups)
+    smoothed = smooth(times, states, moves=moves)
+    noise = np.where(moves, np.nan_to_num(smoothed.noise), 0.0)
+    if gamma is None:
+        rows = _along_splines(times, states, smoothed)
+        denoised = [np.nan_to_num(_at(k, x, t)) for k, x, t in zip(smoothed.knots, smoothed.states, times, strict=True)]
+        owner = np.repeat(np.arange(len(times)), [len(k) - 1 for k in smoothed.knots])
+    else:
+        denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=noise)
+        rows = _bridged(times, states, denoised, gamma)
+        owner = np.repeat(np.arange(len(times)), [len(t) - 1 for t in times])
+    u = np.broadcast_to(given[owner][:, None], (*rows.nodes.shape[:2], given.shape[1]))
+    nodes = np.concatenate([rows.nodes, u], axis=2)
+    features = np.einsum("kl,kls->ks", rows.quadrature, nodes)
+    production = (rows.slopes + rate * features[:, :d])[:, moves]
+    unit = _units(features, moves)
+    found = select(
+        features / unit,
+        production,
+        rows.weights if rows.weights.ndim == 1 else rows.weights[:, moves],
+        alphas=alphas,
+        alpha=alpha,
+        allowed=None if allowed is None else allowed[moves],
+    )
+
+    def whole(values: AnyArray) -> Any:  # (moving, ...) to (d, ...)
+        out = np.zeros((d, *values.shape[1:]), dtype=values.dtype)
+        out[moves] = values
+        return out
+
+    coefficients = whole(found.coefficients / unit)
+    coefficients[moves, np.flatnonzero(moves)] -= rate
+    return Screen(
+        support=whole(found.support).reshape(d, n_sources),
+        coefficients=coefficients,
+        intercepts=whole(found.intercepts),
+        scores=whole(found.scores),
+        alphas=whole(found.alphas),
+        gamma=gamma,
+        noise=noise,
+        nodes=nodes,
+        quadrature=rows.quadrature,
+        slopes=np.where(moves, rows.slopes, 0.0),
+        weights=rows.weights,
+        path=denoised,
+        levels=[_whole_rows(coefficients, moves) for coefficients in found.path],
+        alpha_max=float(found.alpha_max.max(initial=0.0)),
+        residual=whole(found.residual),
+    )
+
+
+def _whole_rows(coefficients: scipy.sparse.csr_array, moves: BoolArray) -> scipy.sparse.csr_array:
+    """Rows of what moves among those of all variables.  # (moving, source) to (d, source)"""
+    counts = np.zeros(len(moves), dtype=np.int64)
+    counts[moves] = np.diff(coefficients.indptr)
+    bounds = np.append(0, np.cumsum(counts))
+    shape = (len(moves), coefficients.shape[1])
+    return scipy.sparse.csr_array((coefficients.data, coefficients.indices, bounds), shape=shape)
+
+
+def _with_means(states: Sequence[FloatArray], moves: BoolArray) -> list[FloatArray]:
+    """Replace constant variables by their mean in each trajectory, of all trajectories where never seen."""
+    out = []
+    for x in states:
+        still = x[:, ~moves]
+        seen = ~np.isnan(still)
+        mean = np.where(seen, still, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        x = x.copy()
+        x[:, ~moves] = mean
+        out.append(x)
+    return out
+
+
+def _still(times: Sequence[FloatArray], states: list[FloatArray], inputs: FloatArray) -> Screen:
+    """Answer where nothing moves."""
+    d, n = states[0].shape[1], sum(len(t) - 1 for t in times)
+    none = np.zeros((d, d + inputs.shape[1]))
+    empty = np.zeros(none.shape, dtype=np.bool_)
+    nodes = [bridge(t, x, 0.0) for t, x in zip(times, states, strict=True)]
+    z = np.concatenate([r.node_states for r in nodes])
+    u = np.repeat(inputs, [len(t) - 1 for t in times], axis=0)[:, None]
+    z = np.concatenate([z, np.broadcast_to(u, (*z.shape[:2], u.shape[2]))], axis=2)
+    q = np.concatenate([r.node_weights for r in nodes])
+    zero = np.zeros(d)
+    return Screen(empty, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero)
+
+
+def _rate(
+    times: Sequence[FloatArray],
+    states: Sequence[FloatArray],
+    moves: BoolArray,
+    inputs: FloatArray,
+    groups: IntArray | None,
+) -> tuple[float | None, float]:
+    """Decay rate of the path, None for the spline, and rate of the production that is selected for."""
+    group = np.arange(len(times)) if groups is None else groups
+    if len(np.unique(group)) < FEWEST_GROUPS:
+        times, states, inputs = blocks_of_time(times, states, inputs, N_BLOCKS)
+        group = np.arange(len(times))
+    if len(group) < FEWEST_GROUPS:
+        rate = relaxation_rate(times, states, moves)
+        return rate, rate
+    choice = choose_decay(times, states, moves=moves, inputs=inputs, groups=group)
+    return choice.gamma, choice.best_gamma
+
+
+def _bridged(
+    times: Sequence[FloatArray], states: Sequence[FloatArray], denoised: Sequence[FloatArray], gamma: float
+) -> _Intervals:
+    """Rows along the denoised path, with the production of the raw states."""
+    nodes, quadrature, slopes, weights = [], [], [], []
+    for t, x, z in zip(times, states, denoised, strict=True):
+        raw, clean = bridge(t, np.nan_to_num(fill(t, x, gamma)), gamma), bridge(t, z, gamma)
+        gap = np.einsum("kl,kld->kd", raw.node_weights, raw.node_states - clean.node_states)
+        nodes.append(clean.node_states)
+        quadrature.append(clean.node_weights)
+        slopes.append(raw.slopes + gamma * gap)
+        weights.append(gap_weights(t, x, gamma))
+    w = np.concatenate(weights)
+    same = bool((w == w[:, :1]).all())
+    return _Intervals(np.concatenate(nodes), np.concatenate(quadrature), np.concatenate(slopes), w[:, 0] if same else w)
+
+
+def _along_splines(times: Sequence[FloatArray], states: Sequence[FloatArray], smoothed: Smooth) -> _Intervals:
+    """Rows along the smoothing spline, two Gauss nodes each."""
+    unit = float(np.median(np.concatenate([np.diff(k) for k in smoothed.knots])))
+    nodes, slopes, weights = [], [], []
+    for t, x, knots, z in zip(times, states, smoothed.knots, smoothed.states, strict=True):
+        h = np.diff(knots)
+        z = np.nan_to_num(z)
+        between, _ = path(knots, z, (knots[:-1, None] + h[:, None] * _GAUSS).ravel())
+        nodes.append(between.reshape(len(h), 2, z.shape[1]))
+        slopes.append(np.diff(z, axis=0) / h[:, None])
+        nearest = np.abs(t[:, None] - knots).argmin(axis=1)
+        known = np.zeros(z.shape)
+        np.add.at(known, nearest, np.where(np.isnan(x), MISSING_SHARE, 1.0))
+        length = np.where(h > LONG_GAP * unit, 0.0, np.minimum(h / unit, LONGEST))
+        weights.append(0.5 * length[:, None] * (known[:-1] + known[1:]))
+    w = np.concatenate(weights)
+    same = bool((w == w[:, :1]).all())
+    half = np.full((len(w), 2), 0.5)
+    return _Intervals(np.concatenate(nodes), half, np.concatenate(slopes), w[:, 0] if same else w)
+
+
+def _at(knots: FloatArray, states: FloatArray, times: FloatArray) -> FloatArray:
+    return states if len(knots) == len(times) else path(knots, states, times)[0]
+
+
+def _units(features: FloatArray, moves: BoolArray) -> FloatArray:
+    """Standard deviation of constant variables, whose means over noisy observations vary less; 1 for all others."""
+    spread = features[:, : len(moves)].std(axis=0)
+    unit = np.ones(features.shape[1])
+    unit[: len(moves)] = np.where(~moves & (spread > 1e-9), spread, 1.0)
+    return unit
