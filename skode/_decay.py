@@ -105,7 +105,7 @@ def choose_decay(
 
     def parts(work: float) -> list[_Part]:
         rank = _spread(times, group, n_sources, work)
-        chosen = np.flatnonzero(rank >= 0)
+        chosen = np.flatnonzero(rank >= 0).tolist()
         fold = rank[chosen] % min(n_folds, int(rank.max()) + 1)
         t, x = [times[k] for k in chosen], [states[k] for k in chosen]
         return [_Part.build(t, x, given[chosen], fold == k, moves, LONGEST * unit) for k in range(int(fold.max()) + 1)]
@@ -216,11 +216,7 @@ def _spread(times: Sequence[FloatArray], group: IntArray, n_sources: int, work: 
     """Rank of every trajectory's group among those chosen, evenly over all groups; -1 is left out."""
     rows = np.bincount(group, weights=[len(t) - 1 for t in times])
     n = len(rows)
-    fits = [
-        m
-        for m in range(1, n + 1)
-        if (total := rows.mean() * m) * min(total, n_sources) ** 2 <= work
-    ]
+    fits = [m for m in range(1, n + 1) if (total := rows.mean() * m) * min(total, n_sources) ** 2 <= work]
     kept = np.unique(np.linspace(0, n - 1, max(min(n, 8), max(fits, default=0))).round().astype(int))
     rank = np.full(n, -1)
     rank[kept] = np.arange(len(kept))

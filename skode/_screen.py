@@ -71,8 +71,8 @@ def screen(
     2. Along a bridged path, look for noise in the residuals of a ridge field, and if there is some pull the states
        towards its forecasts (``denoise``). Targets stay those of the raw states: noise in a target averages out, noise
        in a source biases, and a smoothed target is that of the model.
-    3. Select the sources of production = slope + rate x state (``select``). Selection alone prefers few sources, so what
-       is cheap by default should be common: decay.
+    3. Select the sources of production = slope + rate x state (``select``). Every source has its price, a variable
+       itself among them; what all variables share, decay, is in the target instead and costs nothing.
 
     Parameters
     ----------
@@ -100,20 +100,23 @@ def screen(
     Examples
     --------
     >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> matrix = np.array([[-1.0, 0.8, 0.0], [0.0, -1.0, 0.0], [-0.8, 0.0, -1.0]])
-    >>> times, step = np.linspace(0.0, 4.0, 9), np.eye(3) + sum(
-    ...     np.linalg.matrix_power(0.5 * matrix, k) / np.prod(np.arange(1, k + 1)) for k in range(1, 20))
-    >>> paths = [np.stack([np.linalg.matrix_power(step, k) @ x0 for k in range(9)]) for x0 in rng.normal(size=(20, 3))]
-    >>> found = screen([times] * 20, paths, moves=np.ones(3, bool), alphas=np.geomspace(1, 0.005, 12))
-    >>> np.argwhere(found.support & ~np.eye(3, dtype=bool)).tolist(), round(found.gamma, 1)
-    ([[0, 1], [2, 0]], 1.0)
+    >>> from skode.datasets import make_hill_network
+    >>> data = make_hill_network(12, 60, 6, dt=1.0, n_edges=16, random_state=0)
+    >>> every = np.concatenate(data.states)
+    >>> states = [(x - every.mean(axis=0)) / every.std(axis=0) for x in data.states]
+    >>> found = screen(data.times, states, moves=np.ones(12, dtype=bool), alphas=np.geomspace(1, 0.005, 16))
+    >>> other = ~np.eye(12, dtype=bool)
+    >>> true, kept = data.adjacency & other, found.support & other
+    >>> int(true.sum()), int((true & kept).sum()), float(found.noise.max())
+    (16, 16, 0.0)
     """
     given = np.zeros((len(times), 0)) if inputs is None else inputs
     d, n_sources = len(moves), len(moves) + given.shape[1]
     states = _with_means(states, moves)
     if not moves.any():
         return _still(times, states, given)
+    unit = _units(states, moves)
+    states = [x / unit for x in states]
     gamma, rate = _rate(times, states, moves, given, groups)
     smoothed = smooth(times, states, moves=moves)
     noise = np.where(moves, np.nan_to_num(smoothed.noise), 0.0)
@@ -129,9 +132,8 @@ def screen(
     nodes = np.concatenate([rows.nodes, u], axis=2)
     features = np.einsum("kl,kls->ks", rows.quadrature, nodes)
     production = (rows.slopes + rate * features[:, :d])[:, moves]
-    unit = _units(features, moves)
     found = select(
-        features / unit,
+        features,
         production,
         rows.weights if rows.weights.ndim == 1 else rows.weights[:, moves],
         alphas=alphas,
@@ -140,30 +142,34 @@ def screen(
     )
 
     def whole(values: FloatArray) -> FloatArray:  # (moving, ...) to (d, ...)
-        out = np.zeros((d, *values.shape[1:]), dtype=values.dtype)
+        out = np.zeros((d, *values.shape[1:]))
         out[moves] = values
         return out
 
+    support = np.zeros((d, n_sources), dtype=np.bool_)
+    support[moves] = found.support
+
+    unit = np.append(unit, np.ones(given.shape[1]))
     coefficients = whole(found.coefficients / unit)
     coefficients[moves, np.flatnonzero(moves)] -= rate
     return Screen(
-        support=whole(found.support).reshape(d, n_sources),
+        support=support,
         coefficients=coefficients,
         intercepts=whole(found.intercepts),
         scores=whole(found.scores),
         alphas=whole(found.alphas),
         gamma=gamma,
         noise=noise,
-        nodes=nodes,
+        nodes=nodes * unit,
         quadrature=rows.quadrature,
         slopes=np.where(moves, rows.slopes, 0.0),
         weights=rows.weights,
-        path=denoised,
+        path=[x * unit[:d] for x in denoised],
     )
 
 
 def _with_means(states: Sequence[FloatArray], moves: BoolArray) -> list[FloatArray]:
-    """Replace constant variables by their mean in each trajectory, of all trajectories where never seen."""
+    """Replace constant variables by their mean in each trajectory, 0 where never seen."""
     out = []
     for x in states:
         still = x[:, ~moves]
@@ -179,13 +185,14 @@ def _still(times: Sequence[FloatArray], states: list[FloatArray], inputs: FloatA
     """Answer where nothing moves."""
     d, n = states[0].shape[1], sum(len(t) - 1 for t in times)
     none = np.zeros((d, d + inputs.shape[1]))
+    nothing = np.zeros(none.shape, dtype=np.bool_)
     nodes = [bridge(t, x, 0.0) for t, x in zip(times, states, strict=True)]
     z = np.concatenate([r.node_states for r in nodes])
     u = np.repeat(inputs, [len(t) - 1 for t in times], axis=0)[:, None]
     z = np.concatenate([z, np.broadcast_to(u, (*z.shape[:2], u.shape[2]))], axis=2)
     q = np.concatenate([r.node_weights for r in nodes])
     zero = np.zeros(d)
-    return Screen(none > 0, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states)
+    return Screen(nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states)
 
 
 def _rate(
@@ -249,9 +256,9 @@ def _at(knots: FloatArray, states: FloatArray, times: FloatArray) -> FloatArray:
     return states if len(knots) == len(times) else path(knots, states, times)[0]
 
 
-def _units(features: FloatArray, moves: BoolArray) -> FloatArray:
+def _units(states: Sequence[FloatArray], moves: BoolArray) -> FloatArray:
     """Standard deviation of constant variables, whose means over noisy observations vary less; 1 for all others."""
-    spread = features[:, : len(moves)].std(axis=0)
-    unit = np.ones(features.shape[1])
-    unit[: len(moves)] = np.where(~moves & (spread > 1e-9), spread, 1.0)
+    spread = np.array([x[0] for x in states])[:, ~moves].std(axis=0)
+    unit = np.ones(len(moves))
+    unit[~moves] = np.where(spread > 1e-9, spread, 1.0)
     return unit

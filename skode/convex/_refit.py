@@ -63,7 +63,9 @@ def _least_squares(
     return found, np.asarray((found * cross).sum(axis=1))
 
 
-def ebic(residual: FloatArray, size: FloatArray, *, n_rows: FloatArray, n_sources: int | IntArray, gamma: float) -> FloatArray:
+def ebic(
+    residual: FloatArray, size: FloatArray, *, n_rows: FloatArray, n_sources: int | IntArray, gamma: float
+) -> FloatArray:
     r"""Extended Bayesian information criterion of a linear model with Gaussian errors.
 
     .. math:: n \log(residual) + k \log n + 2 \gamma \log \binom{p}{k}

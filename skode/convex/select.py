@@ -129,7 +129,9 @@ def select(
             products = RowProducts.build(features, slopes[:, targets], column)
         mass = column.sum(axis=0) ** 2 / (column**2).sum(axis=0)
         effective = np.broadcast_to(mass * SHARE_OF_ROWS if n_rows is None else n_rows, len(targets))
-        parts.append(_select(products, grid, unpriced[targets], barred[targets], alpha, np.asarray(effective, dtype=np.float64)))
+        parts.append(
+            _select(products, grid, unpriced[targets], barred[targets], alpha, np.asarray(effective, dtype=np.float64))
+        )
         order.append(targets)
     place = np.argsort(np.concatenate(order))
     support, coefficients, chosen, residual, scores, converged = (
