@@ -70,7 +70,9 @@ def screen(
        these are fewer than four, the rate is that at which variables relax to their means, without folds.
     2. Along a bridged path, look for noise in the residuals of a ridge field, and if there is some pull the states
        towards its forecasts (``denoise``). Targets stay those of the raw states: noise in a target averages out, noise
-       in a source biases, and a smoothed target is that of the model.
+       in a source biases, and a smoothed target is that of the model. Noise in the starts of forecasts makes decay look
+       faster, and smoothing slower: if there is noise, the rate is chosen again along the smoothed path, and both
+       steps are repeated with the geometric mean of the two.
     3. Select the sources of production = slope + rate x state (``select``). Every source has its price, a variable
        itself among them; what all variables share, decay, is in the target instead and costs nothing.
 
@@ -125,7 +127,11 @@ def screen(
         denoised = [np.nan_to_num(_at(k, x, t)) for k, x, t in zip(smoothed.knots, smoothed.states, times, strict=True)]
         owner = np.repeat(np.arange(len(times)), [len(k) - 1 for k in smoothed.knots])
     else:
-        denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=noise)
+        limit = noise
+        denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=limit)
+        if noise.any():
+            gamma = rate = _between(rate, _rate(times, denoised, moves, given, groups)[1])
+            denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=limit)
         rows = _bridged(times, states, denoised, gamma)
         owner = np.repeat(np.arange(len(times)), [len(t) - 1 for t in times])
     u = np.broadcast_to(given[owner][:, None], (*rows.nodes.shape[:2], given.shape[1]))
@@ -212,6 +218,11 @@ def _rate(
         return rate, rate
     choice = choose_decay(times, states, moves=moves, inputs=inputs, groups=group)
     return choice.gamma, choice.best_gamma
+
+
+def _between(one: float, other: float) -> float:
+    """Geometric mean; the larger where the other is 0."""
+    return float(np.sqrt(one * other)) if one > 0 and other > 0 else max(one, other)
 
 
 def _bridged(
