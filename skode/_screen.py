@@ -83,7 +83,8 @@ def screen(
     states : sequence of arrays (knot_k, d)
         In standard units; nan is missing.
     moves : array (d,) of bool
-        False is constant: replaced by its mean in each trajectory, may be a source.
+        False is constant: replaced by its mean in each trajectory, may be a source. So is a variable that no trajectory
+        has two observations of.
     inputs : array (trajectory, m), default None
         Constant inputs in standard units.
     groups : array (trajectory,) of int, default None
@@ -114,6 +115,7 @@ def screen(
     """
     given = np.zeros((len(times), 0)) if inputs is None else inputs
     d, n_sources = len(moves), len(moves) + given.shape[1]
+    moves = moves & np.any([(~np.isnan(x)).sum(axis=0) >= 2 for x in states], axis=0)
     states = _with_means(states, moves)
     if not moves.any():
         return _still(times, states, given)

@@ -350,6 +350,15 @@ def test_few_observations_still_have_an_answer():
     assert np.isfinite(single.coefficients).all()
 
 
+def test_a_variable_seen_once_per_trajectory_is_no_target():
+    times, states, _, _ = sparse_system(5, 20)
+    states = [x.copy() for x in states]
+    for x in states:
+        x[1:, 2] = np.nan
+    found = run(times, states)
+    assert not found.support[2].any() and np.isfinite(found.coefficients).all() and np.isfinite(found.scores).all()
+
+
 def test_nothing_moves_nothing_is_found():
     states = [np.full((5, 3), float(k)) for k in range(4)]
     found = run([TIMES] * 4, states, moves=np.zeros(3, dtype=bool))
