@@ -73,7 +73,8 @@ def choose_decay(
     times : sequence of arrays (knot_k,)
         Increasing.
     states : sequence of arrays (knot_k, d)
-        nan is missing; a test forecast then starts from the last value seen.
+        nan is missing; a test forecast then starts from the last value seen, and that variable's is not judged,
+        because an older start makes decay look faster.
     moves : array (d,) of bool
         False is constant: the variable may drive others, is held, and has no error.
     inputs : array (trajectory, m), default None
@@ -257,7 +258,7 @@ class _Part(NamedTuple):
             short = np.diff(times[k]) <= longest
             carried = _carry(z[k])[:-1][short]
             starts.append(np.concatenate([carried, np.broadcast_to(u[k], (len(carried), len(u[k])))], axis=1))
-            ends.append(z[k][1:][short])
+            ends.append(np.where(np.isnan(z[k][:-1]), np.nan, z[k][1:])[short])
             lengths.append(np.diff(times[k])[short])
         return cls(
             [times[k] for k in chosen],
