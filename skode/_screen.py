@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -11,7 +11,7 @@ import scipy.sparse
 from skode._bridge import bridge, fill, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
 from skode._model_smoothing import denoise
-from skode._typing import AnyArray, BoolArray, FloatArray, IntArray
+from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex import select
 from skode.smooth import Smooth, path, smooth
 
@@ -74,9 +74,11 @@ def screen(
        these are fewer than four, the rate is that at which variables relax to their means, without folds.
     2. Along a bridged path, look for noise in the residuals of a ridge field, and if there is some pull the states
        towards its forecasts (``denoise``). Targets stay those of the raw states: noise in a target averages out, noise
-       in a source biases, and a smoothed target is that of the model.
-    3. Select the sources of production = slope + rate x state (``select``). Selection prefers few sources, so what
-       is cheap by default should be common: decay.
+       in a source biases, and a smoothed target is that of the model. Noise in the starts of forecasts makes decay look
+       faster, and smoothing slower: if there is noise, the rate is chosen again along the smoothed path, and both
+       steps are repeated with the geometric mean of the two.
+    3. Select the sources of production = slope + rate x state (``select``). Every source has its price, a variable
+       itself among them; what all variables share, decay, is in the target instead and costs nothing.
 
     Parameters
     ----------
@@ -85,7 +87,8 @@ def screen(
     states : sequence of arrays (knot_k, d)
         In standard units; nan is missing.
     moves : array (d,) of bool
-        False is constant: replaced by its mean in each trajectory, may be a source.
+        False is constant: replaced by its mean in each trajectory, may be a source. So is a variable that no trajectory
+        has two observations of.
     inputs : array (trajectory, m), default None
         Constant inputs in standard units.
     groups : array (trajectory,) of int, default None
@@ -104,20 +107,24 @@ def screen(
     Examples
     --------
     >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> matrix = np.array([[-1.0, 0.8, 0.0], [0.0, -1.0, 0.0], [-0.8, 0.0, -1.0]])
-    >>> times, step = np.linspace(0.0, 4.0, 9), np.eye(3) + sum(
-    ...     np.linalg.matrix_power(0.5 * matrix, k) / np.prod(np.arange(1, k + 1)) for k in range(1, 20))
-    >>> paths = [np.stack([np.linalg.matrix_power(step, k) @ x0 for k in range(9)]) for x0 in rng.normal(size=(20, 3))]
-    >>> found = screen([times] * 20, paths, moves=np.ones(3, bool), alphas=np.geomspace(1, 0.005, 12))
-    >>> np.argwhere(found.support & ~np.eye(3, dtype=bool)).tolist(), round(found.gamma, 1)
-    ([[0, 1], [2, 0]], 1.0)
+    >>> from skode.datasets import make_hill_network
+    >>> data = make_hill_network(12, 60, 6, dt=1.0, n_edges=16, random_state=0)
+    >>> every = np.concatenate(data.states)
+    >>> states = [(x - every.mean(axis=0)) / every.std(axis=0) for x in data.states]
+    >>> found = screen(data.times, states, moves=np.ones(12, dtype=bool), alphas=np.geomspace(1, 0.005, 16))
+    >>> other = ~np.eye(12, dtype=bool)
+    >>> true, kept = data.adjacency & other, found.support & other
+    >>> int(true.sum()), int((true & kept).sum()), float(found.noise.max())
+    (16, 16, 0.0)
     """
     given = np.zeros((len(times), 0)) if inputs is None else inputs
     d, n_sources = len(moves), len(moves) + given.shape[1]
+    moves = moves & np.any([(~np.isnan(x)).sum(axis=0) >= 2 for x in states], axis=0)
     states = _with_means(states, moves)
     if not moves.any():
         return _still(times, states, given)
+    unit = _units(states, moves)
+    states = [x / unit for x in states]
     gamma, rate = _rate(times, states, moves, given, groups)
     smoothed = smooth(times, states, moves=moves)
     noise = np.where(moves, np.nan_to_num(smoothed.noise), 0.0)
@@ -126,16 +133,19 @@ def screen(
         denoised = [np.nan_to_num(_at(k, x, t)) for k, x, t in zip(smoothed.knots, smoothed.states, times, strict=True)]
         owner = np.repeat(np.arange(len(times)), [len(k) - 1 for k in smoothed.knots])
     else:
-        denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=noise)
+        limit = noise
+        denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=limit)
+        if noise.any():
+            gamma = rate = _between(rate, _rate(times, denoised, moves, given, groups)[1])
+            denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=limit)
         rows = _bridged(times, states, denoised, gamma)
         owner = np.repeat(np.arange(len(times)), [len(t) - 1 for t in times])
     u = np.broadcast_to(given[owner][:, None], (*rows.nodes.shape[:2], given.shape[1]))
     nodes = np.concatenate([rows.nodes, u], axis=2)
     features = np.einsum("kl,kls->ks", rows.quadrature, nodes)
     production = (rows.slopes + rate * features[:, :d])[:, moves]
-    unit = _units(features, moves)
     found = select(
-        features / unit,
+        features,
         production,
         rows.weights if rows.weights.ndim == 1 else rows.weights[:, moves],
         alphas=alphas,
@@ -143,26 +153,30 @@ def screen(
         allowed=None if allowed is None else allowed[moves],
     )
 
-    def whole(values: AnyArray) -> Any:  # (moving, ...) to (d, ...)
-        out = np.zeros((d, *values.shape[1:]), dtype=values.dtype)
+    def whole(values: FloatArray) -> FloatArray:  # (moving, ...) to (d, ...)
+        out = np.zeros((d, *values.shape[1:]))
         out[moves] = values
         return out
 
+    support = np.zeros((d, n_sources), dtype=np.bool_)
+    support[moves] = found.support
+
+    unit = np.append(unit, np.ones(given.shape[1]))
     coefficients = whole(found.coefficients / unit)
     coefficients[moves, np.flatnonzero(moves)] -= rate
     return Screen(
-        support=whole(found.support).reshape(d, n_sources),
+        support=support,
         coefficients=coefficients,
         intercepts=whole(found.intercepts),
         scores=whole(found.scores),
         alphas=whole(found.alphas),
         gamma=gamma,
         noise=noise,
-        nodes=nodes,
+        nodes=nodes * unit,
         quadrature=rows.quadrature,
         slopes=np.where(moves, rows.slopes, 0.0),
         weights=rows.weights,
-        path=denoised,
+        path=[x * unit[:d] for x in denoised],
         levels=[_whole_rows(coefficients, moves) for coefficients in found.path],
         alpha_max=float(found.alpha_max.max(initial=0.0)),
         residual=whole(found.residual),
@@ -179,7 +193,7 @@ def _whole_rows(coefficients: scipy.sparse.csr_array, moves: BoolArray) -> scipy
 
 
 def _with_means(states: Sequence[FloatArray], moves: BoolArray) -> list[FloatArray]:
-    """Replace constant variables by their mean in each trajectory, of all trajectories where never seen."""
+    """Replace constant variables by their mean in each trajectory, 0 where never seen."""
     out = []
     for x in states:
         still = x[:, ~moves]
@@ -195,14 +209,14 @@ def _still(times: Sequence[FloatArray], states: list[FloatArray], inputs: FloatA
     """Answer where nothing moves."""
     d, n = states[0].shape[1], sum(len(t) - 1 for t in times)
     none = np.zeros((d, d + inputs.shape[1]))
-    empty = np.zeros(none.shape, dtype=np.bool_)
+    nothing = np.zeros(none.shape, dtype=np.bool_)
     nodes = [bridge(t, x, 0.0) for t, x in zip(times, states, strict=True)]
     z = np.concatenate([r.node_states for r in nodes])
     u = np.repeat(inputs, [len(t) - 1 for t in times], axis=0)[:, None]
     z = np.concatenate([z, np.broadcast_to(u, (*z.shape[:2], u.shape[2]))], axis=2)
     q = np.concatenate([r.node_weights for r in nodes])
     zero = np.zeros(d)
-    return Screen(empty, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero)
+    return Screen(nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero)
 
 
 def _rate(
@@ -222,6 +236,11 @@ def _rate(
         return rate, rate
     choice = choose_decay(times, states, moves=moves, inputs=inputs, groups=group)
     return choice.gamma, choice.best_gamma
+
+
+def _between(one: float, other: float) -> float:
+    """Geometric mean; the larger where the other is 0."""
+    return float(np.sqrt(one * other)) if one > 0 and other > 0 else max(one, other)
 
 
 def _bridged(
@@ -266,9 +285,9 @@ def _at(knots: FloatArray, states: FloatArray, times: FloatArray) -> FloatArray:
     return states if len(knots) == len(times) else path(knots, states, times)[0]
 
 
-def _units(features: FloatArray, moves: BoolArray) -> FloatArray:
+def _units(states: Sequence[FloatArray], moves: BoolArray) -> FloatArray:
     """Standard deviation of constant variables, whose means over noisy observations vary less; 1 for all others."""
-    spread = features[:, : len(moves)].std(axis=0)
-    unit = np.ones(features.shape[1])
-    unit[: len(moves)] = np.where(~moves & (spread > 1e-9), spread, 1.0)
+    spread = np.array([x[0] for x in states])[:, ~moves].std(axis=0)
+    unit = np.ones(len(moves))
+    unit[~moves] = np.where(spread > 1e-9, spread, 1.0)
     return unit
