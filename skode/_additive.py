@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +22,15 @@ from skode._screen import Screen, screen
 from skode._train import StageReport, Trained
 from skode._typing import BoolArray, FloatArray
 from skode.fields import PackedField
-from skode.objectives import Rows, matching_errors
+from skode.objectives import Windows, solve_windows
 
 DECAYS = (1.0, 0.01)
 """Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
-N_REMATCH = 2
-"""How often rows are taken anew along the fitted field's own path; the second time changes little."""
+STEPS_PER_OBSERVATION = 4
+FAR = 1e3
+"""Standard units at which a forecast that fails is put."""
+N_ITER, N_AGAIN = 30, 15
+"""Iterations of least squares from a drawn start, and from a fit to nearly the same rows."""
 
 
 @dataclass(frozen=True)
@@ -90,26 +94,18 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     prepared = _with_rows(prepared, found)
     problem = build(prepared)
     field = _field(prepared, found, request)
-    history["select"] = _report(found.residual, found.support.sum(), 1, began)
+    n_edges = float(found.support.sum())
+    history["select"] = _report(found.residual, n_edges, 1, began)
     began = time.perf_counter()
-    chosen, fitted = _choose(field, prepared, problem, request)
-    history["refit"] = _report(fitted.loss, found.support.sum(), fitted.n_iter, began, fitted.converged)
+    chosen, fitted = _choose(field, prepared, problem, found, request)
+    history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.converged)
     if found.gamma is not None:
         began = time.perf_counter()
         dynamics = Dynamics(field, prepared.scales, time_dependent=False)
         nodes_at = np.concatenate([bridge_nodes(t, found.quadrature.shape[1]) for t in times])
-        for _ in range(N_REMATCH):
-            prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
-            rows = every_row(prepared, fitted.weights["K"])
-            fitted = refit(
-                field,
-                rows,
-                fitted.weights,
-                scale=problem.matching.double(),
-                weight_decay=chosen.weight_decay,
-                free=chosen.free,
-            )
-        history["rematch"] = _report(fitted.loss, found.support.sum(), fitted.n_iter, began, fitted.converged)
+        prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
+        fitted = _again(field, prepared, problem, found, chosen, fitted)
+        history["rematch"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.converged)
     for name, said in history.items():
         request.report(said.line(name))
     pilot = torch.as_tensor(found.scores, device=request.device).unsqueeze(0)
@@ -170,41 +166,82 @@ class _Candidate(NamedTuple):
     weight_decay: float
 
 
-def _choose(field: PackedField, prepared: Prepared, problem: Problem, request: Request) -> tuple[_Candidate, Refit]:
+def _own_decay(field: PackedField, found: Screen) -> torch.Tensor:
+    """Columns that hold a variable's decay at the shared rate and nothing else.  # (target, slot)"""
+    fixed = np.zeros((field.n_targets, field.n_slots), dtype=np.bool_)
+    for target, some in enumerate(field.parents):
+        for slot, source in enumerate(some):
+            fixed[target, slot] = source == target and not found.support[target, source]
+    return torch.as_tensor(fixed)
+
+
+def _choose(
+    field: PackedField, prepared: Prepared, problem: Problem, found: Screen, request: Request
+) -> tuple[_Candidate, Refit]:
     """Fit from simple to rich, keep the richer only on evidence, and fit what was chosen to all rows.
 
-    The richer must lower the error of held-out rows, summed over targets, by more than two standard errors of the
-    paired differences. One decision serves all targets, as in ``narrow``.
+    The richer must forecast held-out windows better by more than two standard errors of the paired differences, summed
+    over targets. Interval rows would not do: denoised sources and raw targets share noise, which a network can learn.
+    One decision serves all targets, as in ``narrow``.
     """
     scale = problem.matching.double()
     drawn = field.init(
         torch.Generator().manual_seed(request.seed), n_models=1, dtype=torch.float64, device=scale.device
     )
+    # A decay at the shared rate was no one's choice, and raw targets would bias it: it stays as it is.
+    fixed = _own_decay(field, found).to(scale.device)
+    rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)[:, None]
+    decay = field.to_columns(torch.as_tensor(found.coefficients / rate, device=scale.device))
+    for name in field.entries:
+        own = decay if name == "K" else torch.zeros_like(decay)
+        drawn[name] = torch.where(fixed.unsqueeze(1), own.unsqueeze(1), drawn[name])
+    solve = partial(refit, field, scale=scale, fixed=fixed)
     linear = ("K", f"b{len(field.hidden)}")
-    simplest = _Candidate(linear, request.weight_decay)
+    chosen = _Candidate(linear, request.weight_decay)
     start = {name: value if name in linear else torch.zeros_like(value) for name, value in drawn.items()}
-    best = refit(field, problem.rows, start, scale=scale, weight_decay=simplest.weight_decay, free=linear)
-    chosen, rows = simplest, problem.held_rows
-    if rows is not None and len(rows.slopes) >= FEWEST:
-        held = Rows(*(part.double() for part in rows))
-        errors = _held_errors(field, best, held, problem)
+    best = solve(problem.rows, start, weight_decay=chosen.weight_decay, free=linear)
+    windows = problem.held_windows
+    if windows is not None and len(windows.start) >= FEWEST:
+        dynamics = Dynamics(field, prepared.scales, time_dependent=False)
+        errors = _forecast_errors(dynamics, best, windows, problem)
         now = {**drawn, **{name: best.weights[name] for name in linear}}
         for factor in DECAYS:
             rich = _Candidate(tuple(drawn), factor * request.weight_decay)
-            fitted = refit(field, problem.rows, now, scale=scale, weight_decay=rich.weight_decay)
-            now, found = fitted.weights, _held_errors(field, fitted, held, problem)
-            gain = errors - found
+            fitted = solve(problem.rows, now, weight_decay=rich.weight_decay, n_iter=N_ITER)
+            now, wrong = fitted.weights, _forecast_errors(dynamics, fitted, windows, problem)
+            gain = errors - wrong
             if bool(gain.mean() > EVIDENCE * gain.std() / len(gain) ** 0.5):
-                best, chosen, errors = fitted, rich, found
-    every = every_row(prepared, scale)
-    return chosen, refit(field, every, best.weights, scale=scale, weight_decay=chosen.weight_decay, free=chosen.free)
+                best, chosen, errors = fitted, rich, wrong
+    return chosen, _again(field, prepared, problem, found, chosen, best)
 
 
-def _held_errors(field: PackedField, fitted: Refit, held: Rows, problem: Problem) -> torch.Tensor:
-    """Squared error of every held-out row, summed over targets.  # (row,)"""
+def _again(
+    field: PackedField, prepared: Prepared, problem: Problem, found: Screen, chosen: _Candidate, fitted: Refit
+) -> Refit:
+    """Go on with all rows, from a fit to a part of them or to rows that were nearly the same."""
+    scale = problem.matching.double()
+    return refit(
+        field,
+        every_row(prepared, scale),
+        fitted.weights,
+        scale=scale,
+        weight_decay=chosen.weight_decay,
+        free=chosen.free,
+        fixed=_own_decay(field, found).to(scale.device),
+        n_iter=N_AGAIN,
+    )
+
+
+def _forecast_errors(dynamics: Dynamics, fitted: Refit, windows: Windows, problem: Problem) -> torch.Tensor:
+    """Squared error of every held-out window, summed over targets; large where the solution fails.  # (window,)"""
+    windows = Windows(*(part if part.dtype == torch.long else part.double() for part in windows))
+    n_steps = STEPS_PER_OBSERVATION * max(1, windows.times.shape[1] - 1)
     with torch.no_grad():
-        errors = matching_errors(field, fitted.weights, held)[0]
-    return (errors[:, problem.moving] / problem.matching[problem.moving]).sum(-1)
+        start = windows.start.unsqueeze(0)
+        states = solve_windows(dynamics, fitted.weights, windows, start, n_steps=n_steps)
+        states = states.nan_to_num(nan=FAR).clamp(-FAR, FAR)[0, ..., : windows.targets.shape[-1]]
+    errors = windows.weights * (windows.targets - states) ** 2 / problem.shooting.double()
+    return errors[..., problem.moving].sum((1, 2))
 
 
 def _report(

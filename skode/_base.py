@@ -103,7 +103,8 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         check_targets(y, sample_weight=weights, names=y_names)
         check_not_times(X, y)
         layout = self._layout_of(X.shape[1], y.shape[1])
-        specification = resolve_field(specification, layout, self.prior)
+        default_width = self.hidden_layer_sizes is None
+        specification = resolve_field(specification, layout, self.prior, default_width=default_width)
         field = make_field(specification, layout.n_states, layout.n_inputs)
         specification.penalty.check(field)
         x_names = [str(name) for name in getattr(self, "feature_names_in_", [])] or None

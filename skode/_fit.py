@@ -68,7 +68,13 @@ MANY = 64
 """Sources from which on ``field="auto"`` selects by convex problems: networks that read everything cost d squared."""
 
 
-def resolve_field(spec: Specification, layout: Layout, prior: PriorKnowledge | None) -> Specification:
+FEW_UNITS = (8,)
+"""Default widths of additive fields: networks that read a handful of sources each."""
+
+
+def resolve_field(
+    spec: Specification, layout: Layout, prior: PriorKnowledge | None, *, default_width: bool
+) -> Specification:
     """Settle what ``field="auto"`` is for these data: per target, or additive where sources are many."""
     if spec.field != "auto":
         return spec
@@ -76,7 +82,9 @@ def resolve_field(spec: Specification, layout: Layout, prior: PriorKnowledge | N
     unsigned = prior is None or (prior.signs is None and prior.weights is None)
     many = layout.n_states + layout.n_inputs >= MANY
     additive = many and plain and unsigned and spec.penalty.name == "group_lasso"
-    return replace(spec, field="additive" if additive else "per_target")
+    if not additive:
+        return replace(spec, field="per_target")
+    return replace(spec, field="additive", hidden=FEW_UNITS if default_width else spec.hidden)
 
 
 def fit_batch(

@@ -90,7 +90,9 @@ def identifiability(prepared: Prepared, variable_of_source: tuple[int, ...]) -> 
     rows = _samples(prepared)
     spread = rows.z.std(axis=0)
     varies = spread > 1e-9
-    varies[:d] &= moving
+    # A state that stands still is a source like a constant input, if trajectories differ in it by more than noise.
+    knots = np.mean([len(course.times) for course in prepared.courses])
+    varies[:d] &= moving | (spread[:d] ** 2 > 4 * prepared.noise**2 / knots)
     noise = np.zeros(len(owner))
     noise[:d] = np.where(moving, prepared.noise, 0.0)
     allowance = HIDDEN + 2 * np.minimum(noise**2, LOUDEST)

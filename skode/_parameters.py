@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from skode._fit import Specification
+from skode._fit import FEW_UNITS, Specification
 from skode._names import VariableNames
 from skode._validation import explained
 from skode.fields import ACTIVATIONS, AbstractField
@@ -26,7 +26,7 @@ APART = ("auto", "per_target", "additive")
 """Fields of one network per target."""
 MONOTONE = ("tanh", "elu", "relu", "softplus")
 """Activations that never fall, so that signs of weights are signs of derivatives."""
-HIDDEN = {**dict.fromkeys(APART, (16,)), "shared": (64, 64), "residual": (64, 64)}
+HIDDEN = {"auto": (16,), "per_target": (16,), "additive": FEW_UNITS, "shared": (64, 64), "residual": (64, 64)}
 """Default widths: sixteen units bend one slope in a few variables; a shared network serves all targets."""
 
 

@@ -34,6 +34,7 @@ def refit(
     scale: torch.Tensor,
     weight_decay: float,
     free: tuple[str, ...] | None = None,
+    fixed: torch.Tensor | None = None,
     n_iter: int = 30,
     tol: float = 1e-3,
 ) -> Refit:
@@ -49,9 +50,11 @@ def refit(
     start : dict of tensors  # (1, ...)
     scale : tensor  # (target,), from ``matching_scale``
     weight_decay : float
-        Price of the squared weights of a target, biases left out.
+        Price of the squared weights of a target; biases and the linear skip, which bend nothing, are free.
     free : tuple of str, optional
         Tensors that may change; the others stay as they are. All by default.
+    fixed : bool tensor  # (target, slot), optional
+        Columns of a target that stay as they are.
     n_iter : int
     tol : float
 
@@ -68,13 +71,16 @@ def refit(
         nets = TargetNets(parents.shape[1], field.hidden, field.activation, field.n_bilinear)
         read = sources[:, :, parents].movedim(2, 0)  # (target, interval, node, slot)
         problem = _Matching(nets, read, quadrature, rows.slopes.double()[:, targets].T, share[:, targets].T.sqrt())
-        matrices = [name for name in nets.shapes if not name.startswith("b")]
+        held = [name for name in nets.shapes if name != "K" and not name.startswith("b")]
+        open_entries = torch.ones_like(nets.marks()) if free is None else nets.marks(*free)
+        if fixed is not None:
+            open_entries = open_entries * nets.outside(fixed[targets, : nets.n_slots])
         solved = levenberg_marquardt(
             problem.residuals,
             problem.linearise,
             nets.flat(weights, targets),
-            decay=weight_decay * nets.marks(*matrices),
-            free=None if free is None else nets.marks(*free),
+            decay=weight_decay * nets.marks(*held),
+            free=open_entries,
             n_iter=n_iter,
             tol=tol,
         )

@@ -31,10 +31,11 @@ def rematch(
     With x(s) the solution from the path's state at the start of an interval, r what it misses at the path's state at
     the end, and b(s) the share of a change that is done after s along a bridge (see ``bridge``), rows become
 
-    .. math:: z_l = x(s_l) + b(s_l) r, \qquad slope = \sum_l q_l f(x(s_l)) + \sum_l q_l (e'(s_l) + \gamma e(s_l))
+    .. math:: z_l = x(s_l) + b(s_l) r, \qquad
+       slope = \sum_l q_l \big( f(x(s_l)) + b'(s_l) r + e'(s_l) + \gamma e(s_l) \big)
 
-    where e(s) bridges what the observations are off the path at the start, and off the solution at the end. So the
-    shape of the path inside is that of the nonlinear law, and observations enter as they are.
+    where e(s) bridges what the observations are off the path at both ends. So the shape of the path inside is that of
+    the nonlinear law, and observations enter as they are.
 
     Parameters
     ----------
@@ -78,8 +79,10 @@ def rematch(
     solution, last = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
     share, speed = share_of_change(nodes_at, h, gamma)
     quadrature = prepared.quadrature[:n]
-    before, after = off_start - start, off_end - last
-    residual = (quadrature * (speed + gamma * share)).sum(1, keepdims=True) * (after - before) + gamma * before
+    off, missed = off_start - start, end - last
+    change = (off_end - end) - off
+    mean_speed, mean_share = ((quadrature * part).sum(1, keepdims=True) for part in (speed, share))
+    residual = mean_speed * (missed + change) + gamma * (off + mean_share * change)
     rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
     new_slopes = np.einsum("kl,kld->kd", quadrature, slopes) + residual / rate
     nodes = prepared.nodes.copy()

@@ -58,7 +58,8 @@ class SparseNODERegressor(AbstractNODERegressor):
         What a gate of ``"l0"`` and ``"pathreg"`` multiplies; None is "edge" on per-target fields and "weight"
         elsewhere. "unit" is the published code's choice and cannot express a graph.
     hidden_layer_sizes : int, sequence of int or None, default=None
-        Widths of the hidden layers; None is (16,) per target and (64, 64) for a network that all share.
+        Widths of the hidden layers; None is (16,) per target, (8,) for additive fields, and (64, 64) for a
+        network that all share.
     activation : {"tanh", "silu", "elu", "relu", "softplus"}, default="tanh"
         Elementwise nonlinearity; the default is bounded, so that forecasts far from the data stay tame.
     n_bilinear : int or "auto", default="auto"

@@ -46,7 +46,7 @@ def levenberg_marquardt(
         ``linearise`` also returns df/dtheta, which is minus the derivative of the residuals.
     theta : tensor  # (problem, entry)
     decay : tensor  # (entry,) or (problem, entry), >= 0
-    free : tensor  # (entry,), optional
+    free : tensor  # (entry,) or (problem, entry), optional
         0 for entries that stay as they are.
     n_iter : int
     tol : float
@@ -74,7 +74,7 @@ def levenberg_marquardt(
     [[2.0, 3.0]]
     """
     decay = decay.to(theta)
-    open_entries = torch.ones_like(theta[0]) if free is None else free.to(theta)
+    open_entries = torch.ones_like(theta) if free is None else free.to(theta).expand_as(theta)
     damping = torch.full_like(theta[:, :1], 1e-2)
     idle = torch.zeros_like(theta[:, 0])
     loss = _objective(residuals(theta), theta, decay)
@@ -82,7 +82,7 @@ def levenberg_marquardt(
     while n_done < n_iter and not bool((idle >= 2).all()):
         n_done += 1
         r, jacobian = linearise(theta)
-        jacobian = jacobian * open_entries
+        jacobian = jacobian * open_entries.unsqueeze(-2)
         curvature = jacobian.mT @ jacobian
         diagonal = curvature.diagonal(dim1=-2, dim2=-1)
         diagonal += decay

@@ -103,3 +103,15 @@ def test_intervals_whose_solution_fails_keep_their_rows():
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
     again = rematch(prepared, path, path, nodes_at, GAMMA, dynamics, weights)
     assert np.isfinite(again.nodes).all() and np.isfinite(again.slopes).all()
+
+
+def test_what_the_solution_misses_enters_as_the_slope_of_its_correction():
+    """A field that is wrong by a constant c: rows ask for the true slope at the corrected path."""
+    system = make_lotka_volterra(n_trajectories=3, n_times=8, random_state=0)
+    prepared, path, nodes_at = bridged(system)
+    field, weights = true_field(system, prepared)
+    still = {name: torch.zeros_like(value) for name, value in weights.items()}  # the solution stays at its start
+    dynamics = Dynamics(field, prepared.scales, time_dependent=False)
+    again = rematch(prepared, path, path, nodes_at, GAMMA, dynamics, still)
+    np.testing.assert_allclose(again.nodes, prepared.nodes, atol=1e-10)
+    np.testing.assert_allclose(again.slopes, prepared.slopes, atol=1e-10)

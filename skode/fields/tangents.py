@@ -68,6 +68,16 @@ class TargetNets:
         parts = [torch.full((math.prod(shape),), float(name in names)) for name, shape in self.shapes.items()]
         return torch.cat(parts).double()
 
+    def outside(self, columns: torch.Tensor) -> torch.Tensor:
+        """0 where an entry reads one of the marked columns, else 1.  # (target, slot) to (target, entry)"""
+        parts = []
+        for name, (n_out, n_in) in self.shapes.items():
+            if name in PackedField.ENTRIES:
+                parts.append((~columns).double().unsqueeze(1).expand(-1, n_out, -1).flatten(1))
+            else:
+                parts.append(torch.ones(len(columns), n_out * n_in, dtype=torch.float64, device=columns.device))
+        return torch.cat(parts, dim=1)
+
     def __call__(self, flat: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """Slopes.
 
