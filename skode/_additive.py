@@ -29,8 +29,6 @@ DECAYS = (1.0, 0.01)
 STEPS_PER_OBSERVATION = 4
 FAR = 1e3
 """Standard units at which a forecast that fails is put."""
-N_ITER, N_AGAIN = 30, 15
-"""Iterations of least squares from a drawn start, and from a fit to nearly the same rows."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,8 @@ class Request:
     activation: str
     n_bilinear: int
     weight_decay: float
+    n_iter: int  # steps of least squares from a drawn start; half of them from a fit to nearly the same rows
+    tol: float  # loss of the zero model that a last step may gain for the fit to count as converged
     seed: int
     device: torch.device
     report: Callable[[str], None]
@@ -90,6 +90,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
         alphas=request.alphas,
         alpha=request.alpha,
         allowed=request.allowed,
+        trust=_trust(prepared),
     )
     prepared = _with_rows(prepared, found)
     problem = build(prepared)
@@ -98,14 +99,16 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     history["select"] = _report(found.residual, n_edges, 1, began)
     began = time.perf_counter()
     chosen, fitted = _choose(field, prepared, problem, found, request)
-    history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.converged)
+    history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
     if found.gamma is not None:
         began = time.perf_counter()
         dynamics = Dynamics(field, prepared.scales, time_dependent=False)
         nodes_at = np.concatenate([bridge_nodes(t, found.quadrature.shape[1]) for t in times])
         prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
-        fitted = _again(field, prepared, problem, found, chosen, fitted)
-        history["rematch"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.converged)
+        fitted = _again(field, prepared, problem, found, request, chosen, fitted)
+        history["rematch"] = _report(
+            fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol
+        )
     for name, said in history.items():
         request.report(said.line(name))
     pilot = torch.as_tensor(found.scores, device=request.device).unsqueeze(0)
@@ -120,6 +123,17 @@ def _observed(course: Course) -> FloatArray:
     here, given = out[course.given], course.start[: out.shape[1]]
     out[course.given] = np.where(np.isnan(here), given, here)
     return out
+
+
+def _trust(prepared: Prepared) -> FloatArray | None:
+    """Mean observation weight of the ends of every interval, in units of the mean; None where all are alike."""
+    ends = []
+    for course in prepared.courses:
+        weight = course.weights.max(axis=1)
+        weight = np.where(weight > 0, weight, weight[weight > 0].mean() if weight.any() else 1.0)
+        ends.append(0.5 * (weight[:-1] + weight[1:]))
+    found = np.concatenate(ends)
+    return None if np.ptp(found) < 1e-9 * found.mean() else found / found.mean()
 
 
 def _with_rows(prepared: Prepared, found: Screen) -> Prepared:
@@ -207,16 +221,22 @@ def _choose(
         now = {**drawn, **{name: best.weights[name] for name in linear}}
         for factor in DECAYS:
             rich = _Candidate(tuple(drawn), factor * request.weight_decay)
-            fitted = solve(problem.rows, now, weight_decay=rich.weight_decay, n_iter=N_ITER)
+            fitted = solve(problem.rows, now, weight_decay=rich.weight_decay, n_iter=request.n_iter)
             now, wrong = fitted.weights, _forecast_errors(dynamics, fitted, windows, problem)
             gain = errors - wrong
             if bool(gain.mean() > EVIDENCE * gain.std() / len(gain) ** 0.5):
                 best, chosen, errors = fitted, rich, wrong
-    return chosen, _again(field, prepared, problem, found, chosen, best)
+    return chosen, _again(field, prepared, problem, found, request, chosen, best)
 
 
 def _again(
-    field: PackedField, prepared: Prepared, problem: Problem, found: Screen, chosen: _Candidate, fitted: Refit
+    field: PackedField,
+    prepared: Prepared,
+    problem: Problem,
+    found: Screen,
+    request: Request,
+    chosen: _Candidate,
+    fitted: Refit,
 ) -> Refit:
     """Go on with all rows, from a fit to a part of them or to rows that were nearly the same."""
     scale = problem.matching.double()
@@ -228,7 +248,7 @@ def _again(
         weight_decay=chosen.weight_decay,
         free=chosen.free,
         fixed=_own_decay(field, found).to(scale.device),
-        n_iter=N_AGAIN,
+        n_iter=max(1, request.n_iter // 2),
     )
 
 

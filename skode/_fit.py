@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from skode._additive import Request, train_additive
@@ -68,6 +69,8 @@ MANY = 64
 """Sources from which on ``field="auto"`` selects by convex problems: networks that read everything cost d squared."""
 
 
+ADAM_PER_STEP = 70
+"""Iterations of ``max_iter`` that one step of least squares stands for."""
 FEW_UNITS = (8,)
 """Default widths of additive fields: networks that read a handful of sources each."""
 
@@ -156,6 +159,8 @@ def fit_additive(
         activation=spec.activation,
         n_bilinear=spec.n_bilinear,
         weight_decay=spec.weight_decay,
+        n_iter=max(2, round(spec.max_iter / ADAM_PER_STEP)),
+        tol=spec.tol,
         seed=seed,
         device=spec.device,
         report=spec.report,
@@ -258,6 +263,7 @@ def fitted_model(
     dynamics = Dynamics(trained.field, prepared.scales, spec.time_dependent)
     weights = {name: value[model : model + 1].double() for name, value in trained.weights.items()}
     dependencies = find_dependencies(dynamics.field, weights, trained.pilot[model], prepared, problem)
+    scores = rank(dependencies.scores, prepared)
     failed = any(bool(report.failed[model]) for report in trained.history.values())
     done = all(bool(report.converged[model]) for report in trained.history.values())
     return Fitted(
@@ -270,7 +276,7 @@ def fitted_model(
         step=choose_step(dynamics, weights, problem),
         method=spec.method,
         matrix=dependencies.matrix,
-        scores=rank(dependencies.scores, prepared),
+        scores=scores if spec.rules is None else np.where(spec.rules.closed, 0.0, scores),
         effect=dependencies.effect,
         sign=dependencies.sign,
         alpha_max=float(trained.alpha_max[model]),

@@ -22,7 +22,7 @@ class Refit(NamedTuple):
 
     weights: Weights  # (1, ...), float64
     loss: torch.Tensor  # (target,), matching loss without the decay term
-    converged: bool
+    gain: float  # largest of the last steps' gains, over targets
     n_iter: int
 
 
@@ -66,7 +66,7 @@ def refit(
     sources, quadrature = rows.sources.double(), rows.quadrature.double()
     share = rows.weights.double() / (rows.weights.double().sum(0).clamp_min(1e-30) * scale.double())
     loss = torch.zeros(field.n_targets, dtype=torch.float64, device=sources.device)
-    done, n_done = True, 0
+    gain, n_done = 0.0, 0
     for targets, parents in _chunks(field, rows):
         nets = TargetNets(parents.shape[1], field.hidden, field.activation, field.n_bilinear)
         read = sources[:, :, parents].movedim(2, 0)  # (target, interval, node, slot)
@@ -86,8 +86,8 @@ def refit(
         )
         nets.put(weights, targets, solved.theta)
         loss[targets] = problem.residuals(solved.theta).square().sum(-1)
-        done, n_done = done and bool(solved.converged.all()), max(n_done, solved.n_iter)
-    return Refit(weights, loss, done, n_done)
+        gain, n_done = max(gain, float(solved.gain.max())), max(n_done, solved.n_iter)
+    return Refit(weights, loss, gain, n_done)
 
 
 class _Matching(NamedTuple):

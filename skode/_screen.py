@@ -66,6 +66,7 @@ def screen(
     alphas: FloatArray,
     alpha: float | None = None,
     allowed: BoolArray | None = None,
+    trust: FloatArray | None = None,
 ) -> Screen:
     """Find the sources of every variable with a linear field, for few or thousands of variables.
 
@@ -99,6 +100,8 @@ def screen(
         The support is that of the adaptive path at exactly this strength. None is the extended BIC's choice.
     allowed : array (d, source) of bool, default None
         False never enters. A variable's own decay at the shared rate is no edge and stays.
+    trust : array (interval,), default None
+        Factors on the weights of rows, as a user's sample weights make them. None is 1.
 
     Returns
     -------
@@ -140,6 +143,8 @@ def screen(
             denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=limit)
         rows = _bridged(times, states, denoised, gamma)
         owner = np.repeat(np.arange(len(times)), [len(t) - 1 for t in times])
+    if trust is not None:
+        rows = rows._replace(weights=rows.weights * trust.reshape(-1, *[1] * (rows.weights.ndim - 1)))
     u = np.broadcast_to(given[owner][:, None], (*rows.nodes.shape[:2], given.shape[1]))
     nodes = np.concatenate([rows.nodes, u], axis=2)
     features = np.einsum("kl,kls->ks", rows.quadrature, nodes)

@@ -19,6 +19,7 @@ class Minimum(NamedTuple):
     theta: torch.Tensor  # (problem, entry)
     loss: torch.Tensor  # (problem,)
     converged: torch.Tensor  # (problem,)
+    gain: torch.Tensor  # (problem,) of the last step
     n_iter: int
 
 
@@ -78,7 +79,7 @@ def levenberg_marquardt(
     damping = torch.full_like(theta[:, :1], 1e-2)
     idle = torch.zeros_like(theta[:, 0])
     loss = _objective(residuals(theta), theta, decay)
-    n_done = 0
+    n_done, gain = 0, torch.full_like(loss, torch.inf)
     while n_done < n_iter and not bool((idle >= 2).all()):
         n_done += 1
         r, jacobian = linearise(theta)
@@ -92,13 +93,13 @@ def levenberg_marquardt(
         trial = theta + torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1) * open_entries
         there = _objective(residuals(trial), trial, decay)
         better = there < loss
-        gain = torch.where(better, (loss - there) / loss.clamp_min(1e-300), 0.0)
+        gain = torch.where(better, loss - there, 0.0)
+        small = gain < tol * loss
         theta = torch.where(better.unsqueeze(-1), trial, theta)
         loss = torch.where(better, there, loss)
         damping = torch.where(better.unsqueeze(-1), (damping / 3).clamp_min(1e-9), damping * 5)
-        small = gain < tol
         idle = torch.where(small & (better | (damping[:, 0] > 10)), idle + 1, torch.zeros_like(idle))
-    return Minimum(theta, loss, (idle >= 2) & loss.isfinite(), n_done)
+    return Minimum(theta, loss, (idle >= 2) & loss.isfinite(), gain, n_done)
 
 
 def _objective(residuals: torch.Tensor, theta: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:

@@ -241,6 +241,10 @@ FIT = [
     case("penalty a class", lambda: fit(penalty=GroupLasso), "not a class", TypeError),
     case("penalty a number", lambda: fit(penalty=1), "got 1", TypeError),
     # constructor: combinations
+    case("additive of order 2", lambda: fit(field="additive", order=2), "order=1, whose selection is a convex problem"),
+    case("additive with another penalty", lambda: fit(field="additive", penalty="l0"), "penalty='group_lasso'"),
+    case("additive in time", lambda: fit(field="additive", time_dependent=True), "got time_dependent=True"),
+    case("additive without refit", lambda: fit(field="additive", refit=False), "got refit=False"),
     case("group lasso in one network", lambda: fit(field="shared"), "of kind 'per_target'; got kind 'shared'"),
     case("lassonet in one network", lambda: fit(penalty="lassonet", field="shared"), "got kind 'shared'"),
     case("unit gates per target", lambda: fit(penalty="pathreg", gates="unit"), "got gates='unit'"),

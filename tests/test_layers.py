@@ -94,7 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._prepare"},
     "skode._additive": TYPES
     | PARTS
-    | {"skode._prepare", "skode._refit", "skode._rematch", "skode._screen", "skode._train"},
+    | {"skode._bridge", "skode._prepare", "skode._refit", "skode._rematch", "skode._screen", "skode._train"},
     "skode._refit": TYPES | {"skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
