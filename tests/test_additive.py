@@ -99,9 +99,12 @@ def test_what_is_forbidden_stays_closed_and_what_is_required_open(network, table
 
 def test_a_number_of_edges_is_met_as_the_path_allows(table, chosen):
     X, y, groups = table
-    asked = chosen.path_[3]["n_edges"]
+    asked = chosen.path_[5]["n_edges"]
     model = SparseNODERegressorCV(selection=int(asked), **QUICK).fit(X, y, groups=groups)
-    assert model.alpha_ == chosen.path_[3]["alpha"]
+    other = ~np.eye(10, dtype=bool)
+    kept = (model.dependency_matrix_ > 0) & other
+    level = next(one for one in chosen.path_ if one["n_edges"] == asked)
+    assert np.array_equal(kept, (level["dependency_matrix"] > 0) & other)
 
 
 def test_gaps_and_unequal_weights_are_taken(network, table):
