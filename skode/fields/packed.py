@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 
 from skode._typing import Weights
 from skode.fields._activations import ACTIVATIONS
-from skode.fields._base import AbstractField, normal
-from skode.fields.per_target import path_weights
+from skode.fields._base import AbstractField
+from skode.fields.per_target import draw_nets, path_weights
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,8 @@ class PackedField(AbstractField):
         return pad(z, (0, 1))[..., self._index(z.device)].transpose(1, 2)
 
     def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
-        widths = (self.n_slots, *self.hidden, 1)
         lead = (n_models, self.n_targets)
-        weights: Weights = {}
-        for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            last = k == len(self.hidden)
-            scale = 0.3 * fan_in**-0.5 if last else fan_in**-0.5
-            weights[f"W{k}"] = normal(generator, (*lead, fan_out, fan_in), scale, dtype, device)
-            weights[f"b{k}"] = normal(generator, (*lead, 1, fan_out), 0.0 if last else 0.5, dtype, device)
-        weights["K"] = torch.zeros((*lead, 1, self.n_slots), dtype=dtype, device=device)
-        if self.n_bilinear:
-            shape = (*lead, self.n_bilinear, self.n_slots)
-            weights["P"] = normal(generator, shape, 0.3 * self.n_slots**-0.5, dtype, device)
-            weights["R"] = normal(generator, shape, 0.3 * self.n_slots**-0.5, dtype, device)
+        weights = draw_nets(generator, lead, self.n_slots, self.hidden, self.n_bilinear, dtype, device)
         used = (self._index(device) < self.n_sources).to(dtype).unsqueeze(-2)
         return {name: value * used if name in self.entries else value for name, value in weights.items()}
 

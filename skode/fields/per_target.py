@@ -43,20 +43,8 @@ class PerTargetField(AbstractField):
         return ("W0", "K", "P", "R") if self.n_bilinear else ("W0", "K")
 
     def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
-        widths = (self.n_sources, *self.hidden, 1)
         lead = (n_models, self.n_targets)
-        weights: Weights = {}
-        for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            last = k == len(self.hidden)
-            scale = 0.3 * fan_in**-0.5 if last else fan_in**-0.5
-            weights[f"W{k}"] = normal(generator, (*lead, fan_out, fan_in), scale, dtype, device)
-            weights[f"b{k}"] = normal(generator, (*lead, 1, fan_out), 0.0 if last else 0.5, dtype, device)
-        weights["K"] = torch.zeros((*lead, 1, self.n_sources), dtype=dtype, device=device)
-        if self.n_bilinear:
-            shape = (*lead, self.n_bilinear, self.n_sources)
-            weights["P"] = normal(generator, shape, 0.3 * self.n_sources**-0.5, dtype, device)
-            weights["R"] = normal(generator, shape, 0.3 * self.n_sources**-0.5, dtype, device)
-        return weights
+        return draw_nets(generator, lead, self.n_sources, self.hidden, self.n_bilinear, dtype, device)
 
     def __call__(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
         return differentiable(self.bind, weights, z)
@@ -69,6 +57,30 @@ class PerTargetField(AbstractField):
 
     def jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
         return self.bind(weights).jacobian(z)
+
+
+def draw_nets(
+    generator: torch.Generator,
+    lead: tuple[int, int],
+    n_columns: int,
+    hidden: tuple[int, ...],
+    n_bilinear: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Weights:
+    """Initial weights of (model, target) networks that read so many columns; the linear skip starts at zero."""
+    widths = (n_columns, *hidden, 1)
+    weights: Weights = {}
+    for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        last = k == len(hidden)
+        scale = 0.3 * fan_in**-0.5 if last else fan_in**-0.5
+        weights[f"W{k}"] = normal(generator, (*lead, fan_out, fan_in), scale, dtype, device)
+        weights[f"b{k}"] = normal(generator, (*lead, 1, fan_out), 0.0 if last else 0.5, dtype, device)
+    weights["K"] = torch.zeros((*lead, 1, n_columns), dtype=dtype, device=device)
+    if n_bilinear:
+        for name in ("P", "R"):
+            weights[name] = normal(generator, (*lead, n_bilinear, n_columns), 0.3 * n_columns**-0.5, dtype, device)
+    return weights
 
 
 def path_weights(weights: Weights, chain: tuple[str, ...], n_bilinear: int) -> torch.Tensor:
