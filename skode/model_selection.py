@@ -80,7 +80,8 @@ random_state, verbose
         ``identifiability_``. 0 where there is no edge; at most 0.5 where nothing is held out, or targets share weights.
     cv_results_ : dict of ndarray
         In the form of scikit-learn's searches; scores are minus the held-out loss. ``fold_kind`` says whether
-        folds were "groups", "blocks" or "rows", or "none" (then the scores are nan).
+        folds were "groups", "blocks" or "rows", or "none" (then the scores are nan). With ``selection="ebic"`` scores
+        are minus the criterion, summed over targets, and so is ``held_out_loss``.
     dependency_matrix_, dependency_scores_, identifiability_, alpha_max_, history_, n_iter_, status_, ...
         As in ``SparseNODERegressor``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from math import comb
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from sklearn.model_selection import GroupKFold, KFold
 from skode import IdentifiabilityWarning, SparseNODERegressorCV, SteadyStates, from_trajectories, model_selection
 from skode._folds import halves, has_dynamics, make_folds, most_folds
 from skode._layout import Layout
-from skode._selection import choose
+from skode._prepare import prepare
+from skode._selection import choose, information
 from skode._strengths import strengths
 from skode._trajectories import as_trajectories
 
@@ -402,3 +404,25 @@ def test_survives_pickle_and_clone(fitted):
     np.testing.assert_array_equal(again.path_[0]["dependency_matrix"], fitted.path_[0]["dependency_matrix"])
     assert not hasattr(clone(fitted), "path_")
     assert clone(fitted).get_params() == fitted.get_params()
+
+
+def test_information_is_the_extended_bic_of_every_second_row():
+    prepared = prepare(tied(list(linear_states()), TIMES), order=1, time_dependent=False)
+    rng = np.random.default_rng(0)
+    losses, n_edges = rng.uniform(0.1, 1.0, (1, 2, 3)), np.array([[0, 1, 2], [1, 2, 3]])
+    found = information(losses, n_edges, prepared)
+    weight = prepared.slope_weights
+    n = 0.5 * weight.sum(0) ** 2 / (weight**2).sum(0)
+    for level in range(2):
+        for target in range(3):
+            k = int(n_edges[level, target])
+            expected = n[target] * np.log(losses[0, level, target]) + k * np.log(n[target]) + 2 * np.log(comb(3, k))
+            assert found[0, level, target] == pytest.approx(expected)
+
+
+def test_ebic_chooses_the_true_support_of_a_linear_system():
+    states = linear_states(n_trajectories=10, noise=0.02)
+    X, y, groups = from_trajectories(list(states), TIMES)
+    model = fit(X, y, groups, selection="ebic", n_alphas=6, max_iter=1000)
+    assert np.array_equal(model.dependency_matrix_ > 0, SYSTEM != 0)
+    assert model.cv_results_["mean_test_score"].shape == (6,)
