@@ -37,6 +37,8 @@ from skode.recipe import STAGED, Stage
 
 TOLERANCE = 0.02
 """A smaller support may lose this share of the best held-out loss on top of one standard error."""
+CERTAIN = 0.5
+"""Confidence below which an edge lowers no held-out loss."""
 PILOT = 0.05
 """Strength of the pilot stage, which ranks the edges for the whole path."""
 
@@ -86,7 +88,9 @@ def select(
     2. On every fold: smooth, scale and refit every level under its mask, without penalty; the held-out matching
        loss is kept per target.
     3. Choose a level for every target; a field whose targets share weights gets one level for all.
-    4. Refit the combination on all data, and finish through the solver.
+    4. Drop every edge in turn and refit on the folds: that is the confidence of edges, and with "one_se" a target loses
+       its least certain edge if forecasts are no worse without it.
+    5. Refit the combination on all data, and finish through the solver.
 
     Parameters
     ----------
@@ -123,18 +127,49 @@ def select(
         losses = information(losses, path.n_edges, prepared)
     best, level = _levels(losses, path, selection, per_target=field.per_target)
     mask = _combine(path.masks, level, per_target=field.per_target)
+    confidence = None
+    if confident and field.per_target:
+        edges = (field.by_variable(field.paths(mask))[0] > 0).cpu().numpy()
+        confidence = edge_confidence(folds, mask, edges, spec, seed, steady)
+        if selection == "one_se" and folds.parts:
+            mask = prune(field, mask, confidence)
     stages = tuple(stage for stage in STAGED if stage.frozen)
     refitted = train(dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, stages), frozen=mask)
     refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
     head = start_velocity_of(spec, prepared)
     fitted = fitted_model(0, refitted, prepared, problem, spec, head)
-    if confident and field.per_target:
-        fitted = replace(fitted, confidence=edge_confidence(folds, mask, fitted.matrix > 0, spec, seed, steady))
+    if confidence is not None:
+        fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
     matrices = [
         find_dependencies(field, one, path.trained.pilot[k], prepared, problem).matrix
         for k, one in enumerate(_levels_apart(path.trained.weights))
     ]
     return Selected(fitted, matrices, path.alphas, level, losses, path.n_edges, best, folds.kind)
+
+
+def prune(field: AbstractField, mask: Weights, confidence: FloatArray) -> Weights:
+    """Cut the least certain edge of every target, if folds forecast no worse without it.
+
+    One edge, since confidence drops one at a time: of two that stand in for each other, either may go and not both.
+
+    Parameters
+    ----------
+    field : AbstractField
+    mask : dict of tensors  # (1, target, row, source)
+    confidence : array (target, variable)
+        0 where there is no edge.
+
+    Returns
+    -------
+    dict of tensors, of the same shapes
+    """
+    some = mask["K"]
+    open_edges = field.by_variable(field.paths(mask))[0] > 0
+    certain = torch.where(open_edges, torch.as_tensor(confidence, dtype=some.dtype, device=some.device), 1.0)
+    least, place = certain.min(dim=-1)
+    keep = torch.ones_like(certain).scatter(-1, place.unsqueeze(-1), (least >= CERTAIN).to(some.dtype).unsqueeze(-1))
+    columns = field.to_sources(keep).unsqueeze(-2)  # (target, 1, source)
+    return {name: value * columns if name in field.entries else value for name, value in mask.items()}
 
 
 def _select_additive(

@@ -18,9 +18,10 @@ from skode import IdentifiabilityWarning, SparseNODERegressorCV, SteadyStates, f
 from skode._folds import halves, has_dynamics, make_folds, most_folds
 from skode._layout import Layout
 from skode._prepare import prepare
-from skode._selection import choose, information
+from skode._selection import choose, information, prune
 from skode._strengths import strengths
 from skode._trajectories import as_trajectories
+from skode.fields import PerTargetField
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -426,3 +427,16 @@ def test_ebic_chooses_the_true_support_of_a_linear_system():
     model = fit(X, y, groups, selection="ebic", n_alphas=6, max_iter=1000)
     assert np.array_equal(model.dependency_matrix_ > 0, SYSTEM != 0)
     assert model.cv_results_["mean_test_score"].shape == (6,)
+
+
+def test_a_target_loses_its_least_certain_edge_only_if_that_is_below_one_half():
+    field = PerTargetField(3, 3, (2,), "tanh", (0, 1, 2))
+    drawn = field.init(torch.Generator().manual_seed(0), n_models=1, dtype=torch.float64, device=torch.device("cpu"))
+    edges = torch.tensor([[1.0, 1, 1], [0, 1, 1], [0, 0, 0]], dtype=torch.float64)
+    mask = {
+        name: torch.ones_like(value) * (edges.unsqueeze(-2) if name in field.entries else 1.0)
+        for name, value in drawn.items()
+    }
+    confidence = np.array([[0.3, 0.4, 0.9], [0.0, 0.6, 0.95], [0.0, 0.0, 0.0]])
+    left = field.paths(prune(field, mask, confidence))[0] > 0
+    assert left.tolist() == [[False, True, True], [False, True, True], [False, False, False]]
