@@ -317,8 +317,7 @@ def _fold_losses(
 ) -> FloatArray:
     """Held-out matching loss of every level and target on one fold.  # (level, target)"""
     prepared, dynamics, problem = set_up(train_part, spec, steady)
-    # Nothing need be held out for a guard: the fold's test part judges.
-    problem = problem._replace(rows=every_row(prepared, problem.matching), held_rows=None, held_windows=None)
+    problem = problem._replace(held_rows=None, held_windows=None)
     test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
     stages = tuple(replace(stage, settles=False) for stage in STAGED if stage.name == "refit")
     n_levels = len(path.alphas)
