@@ -60,11 +60,11 @@ class Additive(NamedTuple):
 
 
 def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepared], Problem]) -> Additive:
-    """Select the sources of every target as for a linear field, then let held-out rows decide what reads them.
+    """Select the sources of every target as for a linear field, then let held-out windows decide what reads them.
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
     2. *refit*: on the support, linear and networks under more and less weight decay, by least squares; a richer one
-       only if it is better on held-out rows by more than two standard errors; then once more on all rows.
+       only if it forecasts held-out windows better by more than two standard errors; then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
