@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +19,9 @@ from skode._refit import Refit, refit
 from skode._rematch import rematch
 from skode._screen import Screen, screen
 from skode._train import StageReport, Trained
-from skode._typing import BoolArray, FloatArray
+from skode._typing import BoolArray, FloatArray, Weights
 from skode.fields import PackedField
-from skode.objectives import Windows, solve_windows
+from skode.objectives import Rows, Windows, solve_windows
 
 DECAYS = (1.0, 0.01)
 """Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
@@ -97,20 +96,21 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     field = _field(prepared, found, request)
     n_edges = float(found.support.sum())
     history["select"] = _report(found.residual, n_edges, 1, began)
+    request.report(history["select"].line("select"))
     began = time.perf_counter()
-    chosen, fitted = _choose(field, prepared, problem, found, request)
+    nets = _Nets(field, problem, _own_decay(field, found).to(problem.matching.device), request.n_iter)
+    chosen, fitted = _choose(nets, prepared, _drawn(nets, prepared, found, request.seed), request.weight_decay)
     history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
+    request.report(history["refit"].line("refit"))
     if found.gamma is not None:
         began = time.perf_counter()
         dynamics = Dynamics(field, prepared.scales, time_dependent=False)
         nodes_at = np.concatenate([bridge_nodes(t, found.quadrature.shape[1]) for t in times])
         prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
-        fitted = _again(field, prepared, problem, found, request, chosen, fitted)
-        history["rematch"] = _report(
-            fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol
-        )
-    for name, said in history.items():
-        request.report(said.line(name))
+        fitted = nets.go_on(prepared, fitted, chosen)
+        loss = fitted.loss[problem.moving]
+        history["rematch"] = _report(loss, n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
+        request.report(history["rematch"].line("rematch"))
     pilot = torch.as_tensor(found.scores, device=request.device).unsqueeze(0)
     alpha_max = torch.as_tensor([found.alpha_max])
     trained = Trained(field, fitted.weights, fitted.weights, pilot, history, alpha_max)
@@ -182,74 +182,80 @@ class _Candidate(NamedTuple):
 
 def _own_decay(field: PackedField, found: Screen) -> torch.Tensor:
     """Columns that hold a variable's decay at the shared rate and nothing else.  # (target, slot)"""
-    fixed = np.zeros((field.n_targets, field.n_slots), dtype=np.bool_)
-    for target, some in enumerate(field.parents):
-        for slot, source in enumerate(some):
-            fixed[target, slot] = source == target and not found.support[target, source]
-    return torch.as_tensor(fixed)
+    own = torch.eye(*found.support.shape, dtype=torch.bool) & ~torch.as_tensor(found.support)
+    return field.to_columns(own.double()) > 0
 
 
-def _choose(
-    field: PackedField, prepared: Prepared, problem: Problem, found: Screen, request: Request
-) -> tuple[_Candidate, Refit]:
+class _Nets(NamedTuple):
+    """Least squares for networks on one support; what does not change from fit to fit."""
+
+    field: PackedField
+    problem: Problem
+    fixed: torch.Tensor  # (target, slot), columns that stay as they are
+    n_iter: int
+
+    @property
+    def linear(self) -> tuple[str, ...]:
+        """Tensors of the linear part."""
+        return ("K", f"b{len(self.field.hidden)}")
+
+    def fit(self, rows: Rows, start: Weights, kind: _Candidate, n_iter: int) -> Refit:
+        """Fit to rows from given weights."""
+        scale = self.problem.matching.double()
+        return refit(
+            self.field,
+            rows,
+            start,
+            scale=scale,
+            weight_decay=kind.weight_decay,
+            free=kind.free,
+            fixed=self.fixed,
+            n_iter=n_iter,
+        )
+
+    def go_on(self, prepared: Prepared, fitted: Refit, kind: _Candidate) -> Refit:
+        """Fit to all rows, from a fit to a part of them or to rows that were nearly the same."""
+        rows = every_row(prepared, self.problem.matching.double())
+        return self.fit(rows, fitted.weights, kind, max(1, self.n_iter // 2))
+
+
+def _drawn(nets: _Nets, prepared: Prepared, found: Screen, seed: int) -> Weights:
+    """Initial weights. A decay at the shared rate was no one's choice, and raw targets would bias it: it is set."""
+    field, device = nets.field, nets.fixed.device
+    draw = torch.Generator().manual_seed(seed)
+    weights = field.init(draw, n_models=1, dtype=torch.float64, device=device)
+    rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)[:, None]
+    decay = field.to_columns(torch.as_tensor(found.coefficients / rate, device=device))
+    for name in field.entries:
+        own = decay if name == "K" else torch.zeros_like(decay)
+        weights[name] = torch.where(nets.fixed.unsqueeze(1), own.unsqueeze(1), weights[name])
+    return weights
+
+
+def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float) -> tuple[_Candidate, Refit]:
     """Fit from simple to rich, keep the richer only on evidence, and fit what was chosen to all rows.
 
     The richer must forecast held-out windows better by more than two standard errors of the paired differences, summed
     over targets. Interval rows would not do: denoised sources and raw targets share noise, which a network can learn.
     One decision serves all targets, as in ``narrow``.
     """
-    scale = problem.matching.double()
-    drawn = field.init(
-        torch.Generator().manual_seed(request.seed), n_models=1, dtype=torch.float64, device=scale.device
-    )
-    # A decay at the shared rate was no one's choice, and raw targets would bias it: it stays as it is.
-    fixed = _own_decay(field, found).to(scale.device)
-    rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)[:, None]
-    decay = field.to_columns(torch.as_tensor(found.coefficients / rate, device=scale.device))
-    for name in field.entries:
-        own = decay if name == "K" else torch.zeros_like(decay)
-        drawn[name] = torch.where(fixed.unsqueeze(1), own.unsqueeze(1), drawn[name])
-    solve = partial(refit, field, scale=scale, fixed=fixed)
-    linear = ("K", f"b{len(field.hidden)}")
-    chosen = _Candidate(linear, request.weight_decay)
+    problem, linear = nets.problem, nets.linear
+    chosen = _Candidate(linear, weight_decay)
     start = {name: value if name in linear else torch.zeros_like(value) for name, value in drawn.items()}
-    best = solve(problem.rows, start, weight_decay=chosen.weight_decay, free=linear)
+    best = nets.fit(problem.rows, start, chosen, nets.n_iter)
     windows = problem.held_windows
     if windows is not None and len(windows.start) >= FEWEST:
-        dynamics = Dynamics(field, prepared.scales, time_dependent=False)
+        dynamics = Dynamics(nets.field, prepared.scales, time_dependent=False)
         errors = _forecast_errors(dynamics, best, windows, problem)
         now = {**drawn, **{name: best.weights[name] for name in linear}}
         for factor in DECAYS:
-            rich = _Candidate(tuple(drawn), factor * request.weight_decay)
-            fitted = solve(problem.rows, now, weight_decay=rich.weight_decay, n_iter=request.n_iter)
+            rich = _Candidate(tuple(drawn), factor * weight_decay)
+            fitted = nets.fit(problem.rows, now, rich, nets.n_iter)
             now, wrong = fitted.weights, _forecast_errors(dynamics, fitted, windows, problem)
             gain = errors - wrong
             if bool(gain.mean() > EVIDENCE * gain.std() / len(gain) ** 0.5):
                 best, chosen, errors = fitted, rich, wrong
-    return chosen, _again(field, prepared, problem, found, request, chosen, best)
-
-
-def _again(
-    field: PackedField,
-    prepared: Prepared,
-    problem: Problem,
-    found: Screen,
-    request: Request,
-    chosen: _Candidate,
-    fitted: Refit,
-) -> Refit:
-    """Go on with all rows, from a fit to a part of them or to rows that were nearly the same."""
-    scale = problem.matching.double()
-    return refit(
-        field,
-        every_row(prepared, scale),
-        fitted.weights,
-        scale=scale,
-        weight_decay=chosen.weight_decay,
-        free=chosen.free,
-        fixed=_own_decay(field, found).to(scale.device),
-        n_iter=max(1, request.n_iter // 2),
-    )
+    return chosen, nets.go_on(prepared, best, chosen)
 
 
 def _forecast_errors(dynamics: Dynamics, fitted: Refit, windows: Windows, problem: Problem) -> torch.Tensor:

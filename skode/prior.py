@@ -49,9 +49,10 @@ class PriorKnowledge:
 
     Notes
     -----
-    Fields of one network per target only; of these ``field="additive"`` takes neither weights nor signs. Signs take one hidden layer of a monotone
-    activation: the field is F_i(z) = c_i + k_i . z + sum_h v_ih s(w_ih . z + b_ih), so that all v_ih w_ihj and k_ij of
-    sign s_ij make the derivative of that sign wherever the state is. After every step what has the wrong sign is set
+    Fields of one network per target only; of these ``field="additive"`` takes neither weights nor signs. Signs take one
+    hidden layer of a monotone activation: the field is F_i(z) = c_i + k_i . z + sum_h v_ih s(w_ih . z + b_ih), so that
+    all v_ih w_ihj and k_ij of sign s_ij make the derivative of that sign wherever the state is. After every step what
+    has the wrong sign is set
     to 0. A signed source has no part in bilinear units, whose derivative takes both signs.
 
     Examples
