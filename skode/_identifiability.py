@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from skode._blas import one_blas_thread
 from skode._prepare import Prepared
 from skode._typing import FloatArray, IntArray
 
@@ -54,6 +55,7 @@ class Identifiability(NamedTuple):
         return [*words, "trajectories that all run along one closed curve"] if self.cycle else words
 
 
+@one_blas_thread()
 def identifiability(prepared: Prepared, variable_of_source: tuple[int, ...]) -> Identifiability:
     """Find sources whose part the other sources could play.
 

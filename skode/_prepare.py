@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skode._blas import one_blas_thread
 from skode._scales import Scales
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
@@ -98,6 +99,7 @@ class Prepared:
     slope_sd: FloatArray
 
 
+@one_blas_thread()
 def prepare(
     trajectories: Trajectories,
     *,
@@ -273,11 +275,16 @@ def _paths(
     return paths, slopes
 
 
+def nearest_knot(times: FloatArray, knots: FloatArray) -> IntArray:
+    """Place of the knot nearest to every time, the earlier of two; knots rise.  # (time,)"""
+    return np.searchsorted(0.5 * (knots[1:] + knots[:-1]), times).astype(np.int64)
+
+
 def _knot_weights(raw: list[tuple[FloatArray, FloatArray, FloatArray]], knots: list[FloatArray]) -> list[FloatArray]:
     """Observation weight at every knot and variable; a missing value counts as a tenth of an observation."""
     out = []
     for (times, states, weights), at in zip(raw, knots, strict=True):
-        nearest = np.abs(times[:, None] - at[None, :]).argmin(axis=1)
+        nearest = nearest_knot(times, at)
         total = np.zeros((len(at), states.shape[1]))
         np.add.at(total, nearest, weights[:, None] * np.where(np.isnan(states), 0.1, 1.0))
         out.append(total)
@@ -366,7 +373,7 @@ def _observations(trajectories: Trajectories, k: int, knots: FloatArray) -> tupl
     keep = ~trajectories.anchor[rows]
     times, states = trajectories.times[rows][keep], trajectories.states[rows][keep]
     weights = trajectories.weights[rows][keep][:, None] * ~np.isnan(states)
-    nearest = np.abs(times[:, None] - knots[None, :]).argmin(axis=1)
+    nearest = nearest_knot(times, knots)
     total = np.zeros((len(knots), states.shape[1]))
     mean = np.zeros_like(total)
     np.add.at(total, nearest, weights)

@@ -23,6 +23,9 @@ import scipy.linalg
 
 from skode._typing import FloatArray
 
+JITTER = 4e-15
+"""Share by which a diagonal is raised: rounding of a factorisation with five bands is a few 1e-16."""
+
 
 class AbstractGrid(abc.ABC):
     """What the smoother needs of one set of knots, in time of unit mean spacing, weights of mean 1."""
@@ -109,6 +112,7 @@ class BandedGrid(AbstractGrid):
     differences: FloatArray  # (3, knot - 2) the three diagonals of Q'
     gram: FloatArray  # (3, knot - 2) R in lower banded form, third band zero
     rough: FloatArray  # (3, knot - 2) Q' V^-1 Q in lower banded form
+    sound: FloatArray  # the same, its diagonal raised so that rounding leaves R + strength Q' V^-1 Q definite
 
     @classmethod
     def build(cls, knots: FloatArray, weights: FloatArray) -> BandedGrid:
@@ -121,10 +125,11 @@ class BandedGrid(AbstractGrid):
         rough[0] = q[0] ** 2 * v[:-2] + q[1] ** 2 * v[1:-1] + q[2] ** 2 * v[2:]
         rough[1, :-1] = q[1, :-1] * q[0, 1:] * v[1:-2] + q[2, :-1] * q[1, 1:] * v[2:-1]
         rough[2, :-2] = q[2, :-2] * q[0, 2:] * v[2:-2]
-        return cls(weights, q, gram, rough)
+        sound = rough * np.array([1.0 + JITTER, 1.0, 1.0])[:, None]
+        return cls(weights, q, gram, rough, sound)
 
     def residual_freedom(self, strengths: FloatArray) -> FloatArray:
-        bands = self.gram[:, :, None] + strengths * self.rough[:, :, None]  # (3, knot - 2, strength)
+        bands = self.gram[:, :, None] + strengths * self.sound[:, :, None]  # (3, knot - 2, strength)
         n = bands.shape[1]
         # Two empty rows beyond the end (index -1 and -2 before the start) spare the special cases.
         pivot, first, second = np.zeros((3, n + 2, len(strengths)))
@@ -151,7 +156,7 @@ class BandedGrid(AbstractGrid):
     def _removed(self, values: FloatArray, strength: float) -> FloatArray:  # (knot, d)
         q, n = self.differences[:, :, None], self.differences.shape[1]
         right = sum(q[k] * values[k : n + k] for k in range(3))
-        curvature = scipy.linalg.solveh_banded(self.gram + strength * self.rough, right, lower=True)
+        curvature = scipy.linalg.solveh_banded(self.gram + strength * self.sound, right, lower=True)
         out = np.zeros_like(values)
         for k in range(3):
             out[k : n + k] += q[k] * curvature

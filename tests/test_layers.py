@@ -68,14 +68,15 @@ ALLOWED: dict[str, set[str]] = {
     "skode._scales": TYPES,
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
-    "skode._prepare": SHAPES | {"skode._scales", "skode.smooth"},
+    "skode._blas": set(),
+    "skode._prepare": SHAPES | {"skode._blas", "skode._scales", "skode.smooth"},
     "skode._bridge": TYPES,
     "skode._linear_field": TYPES,
     "skode._decay": TYPES | {"skode._bridge", "skode._linear_field", "skode.smooth"},
     "skode._model_smoothing": TYPES | {"skode._bridge", "skode._linear_field"},
     # many variables: numpy alone
     "skode.convex": TYPES,
-    "skode._identifiability": TYPES | {"skode._prepare"},
+    "skode._identifiability": TYPES | {"skode._blas", "skode._prepare"},
     "skode._screen": TYPES
     | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.convex", "skode.smooth"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.linalg import expm
+from threadpoolctl import threadpool_info
 
 from skode import from_trajectories, make_questions
+from skode._blas import one_blas_thread
 from skode._layout import Layout
-from skode._prepare import prepare
+from skode._prepare import nearest_knot, prepare
 from skode._steady import SteadyRows
 from skode._trajectories import as_trajectories
 from skode.datasets import make_independent_decays, make_lotka_volterra
@@ -313,3 +315,22 @@ def test_sources_stand_in_the_order_states_velocities_inputs_clock():
         assert np.allclose(user[mine, 3], first + times)
         assert np.abs(user[mine, 0] - np.sin(times + (k == 3.0))).max() < 1e-2
         assert np.abs(user[mine, 1] - np.cos(times + (k == 3.0)))[2:-2].max() < 0.1
+
+
+def test_the_nearest_knot_is_the_one_that_a_table_of_distances_shows():
+    rng = np.random.default_rng(0)
+    knots = np.unique(rng.integers(0, 60, 25)).astype(float)
+    times = np.concatenate([rng.uniform(-5, 65, 200), knots, 0.5 * (knots[1:] + knots[:-1])])
+    expected = np.abs(times[:, None] - knots).argmin(axis=1)
+    np.testing.assert_array_equal(nearest_knot(times, knots), expected)
+    assert (nearest_knot(times, knots[:1]) == 0).all()
+
+
+def test_blas_is_back_to_its_threads_after_small_work():
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before = threads()
+    with one_blas_thread():
+        assert set(threads()) == {1}
+    assert threads() == before

@@ -211,3 +211,16 @@ def test_path_is_the_natural_spline_inside_and_a_line_outside():
 def test_wrong_arguments_are_explained(arguments, message):
     with pytest.raises(ValueError, match=message):
         smooth(*arguments)
+
+
+def test_uneven_series_of_a_hundred_thousand_points_are_smoothed_up_to_a_straight_line():
+    rng = np.random.default_rng(0)
+    n = 100_000
+    times = np.sort(np.concatenate([rng.uniform(0, 1, n // 4), rng.uniform(0, n, n - n // 4)]))
+    values = 3.0 - 2.0 * (times / times[-1])[:, None] + 0.1 * rng.standard_normal((n, 1))
+    grid = BandedGrid.build((times - times[0]) / (times[-1] - times[0]) * (n - 1), np.ones(n))
+    strengths = np.geomspace(1e-4, 1e20, 9)
+    residual = grid.residual(values, strengths)[:, 0]
+    freedom = grid.residual_freedom(strengths[[0, -1]])
+    assert np.isfinite(residual).all() and (np.diff(residual) > -1e-5 * residual[-1]).all()
+    assert residual[-1] / freedom[-1] == pytest.approx(0.01, rel=0.02)  # the noise about the line, and two parameters
