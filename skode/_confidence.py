@@ -11,10 +11,10 @@ from scipy.special import stdtr
 from skode._batch import Batch
 from skode._fit import Specification, options_of, set_up
 from skode._folds import Folds
+from skode._parts import train_in_parts
 from skode._prepare import Prepared, prepare
 from skode._problem import every_row
 from skode._steady import SteadyRows
-from skode._train import train
 from skode._trajectories import Trajectories
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
 from skode.objectives import matching_errors
@@ -121,7 +121,7 @@ def _rises(
     masks = {name: value.expand(n_models, *value.shape[1:]) for name, value in masks.items()}
     stages = tuple(replace(stage, settles=False, widens=False) for stage in STAGED if stage.name == "refit")
     batch = Batch(np.zeros(n_models), np.full(n_models, seed))
-    trained = train(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=masks)
+    trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=masks)
     with torch.no_grad():
         errors = matching_errors(field, trained.weights, every_row(test, problem.matching)).double().cpu().numpy()
     label = _runs(test)

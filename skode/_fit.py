@@ -17,6 +17,7 @@ from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics, source_variables
 from skode._fitted import Fitted
 from skode._layout import Layout
+from skode._parts import train_in_parts
 from skode._predict import choose_step
 from skode._prepare import Prepared, prepare
 from skode._problem import Problem, build_problem
@@ -26,7 +27,7 @@ from skode._stage import Options
 from skode._start_velocity import StartVelocity, fit_start_velocity
 from skode._steady import SteadyRows
 from skode._strengths import strengths
-from skode._train import Trained, train
+from skode._train import Trained
 from skode._trajectories import Trajectories
 from skode._typing import FloatArray
 from skode.fields import AbstractField, PerTargetField, SharedField
@@ -115,7 +116,7 @@ def fit_batch(
         pairs = zip(batch.alphas, batch.seeds, strict=True)
         return [fit_additive(trajectories, spec, float(alpha), int(seed), steady).fitted for alpha, seed in pairs]
     prepared, dynamics, problem = set_up(trajectories, spec, steady)
-    trained = train(dynamics, spec.penalty, problem, batch, options_of(spec, recipe_of(spec)))
+    trained = train_in_parts(dynamics, spec.penalty, problem, batch, options_of(spec, recipe_of(spec)))
     head = start_velocity_of(spec, prepared)
     return [fitted_model(model, trained, prepared, problem, spec, head) for model in range(batch.n_models)]
 

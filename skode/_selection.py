@@ -23,10 +23,11 @@ from skode._fit import (
 )
 from skode._fitted import Fitted
 from skode._folds import Folds
+from skode._parts import train_in_parts
 from skode._prepare import Prepared, prepare
 from skode._problem import Problem, every_row
 from skode._steady import SteadyRows
-from skode._train import Trained, empty_where, train
+from skode._train import Trained, empty_where
 from skode._trajectories import Trajectories
 from skode._typing import AnyArray, FloatArray, IntArray, Weights
 from skode.convex import EBIC_GAMMA, SHARE_OF_ROWS, ebic
@@ -134,7 +135,9 @@ def select(
         if selection == "one_se" and folds.parts:
             mask = prune(field, mask, confidence)
     stages = tuple(stage for stage in STAGED if stage.frozen)
-    refitted = train(dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, stages), frozen=mask)
+    refitted = train_in_parts(
+        dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, stages), frozen=mask
+    )
     refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
     head = start_velocity_of(spec, prepared)
     fitted = fitted_model(0, refitted, prepared, problem, spec, head)
@@ -217,11 +220,11 @@ def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: 
     """
     early: tuple[Stage, ...] = tuple(stage for stage in STAGED if stage.press != "adaptive" and not stage.frozen)
     press = tuple(stage for stage in STAGED if stage.press == "adaptive")
-    pilot = train(dynamics, spec.penalty, problem, Batch.single(PILOT, seed), options_of(spec, early))
+    pilot = train_in_parts(dynamics, spec.penalty, problem, Batch.single(PILOT, seed), options_of(spec, early))
     n_levels = len(alphas)
     start = {name: value.expand(n_levels, *value.shape[1:]).clone() for name, value in pilot.params.items()}
     batch = Batch(alphas, np.full(n_levels, seed))
-    trained = train(dynamics, spec.penalty, problem, batch, options_of(spec, press), start=start)
+    trained = train_in_parts(dynamics, spec.penalty, problem, batch, options_of(spec, press), start=start)
     top = pilot.alpha_max.expand(n_levels)
     beyond = torch.as_tensor(alphas, dtype=top.dtype, device=top.device) >= top
     trained = trained._replace(
@@ -323,7 +326,7 @@ def _fold_losses(
     n_levels = len(path.alphas)
     # One set of initial weights for all levels: differences between levels are then differences of supports.
     batch = Batch(np.zeros(n_levels), np.full(n_levels, seed))
-    trained = train(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=path.masks)
+    trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=path.masks)
     with torch.no_grad():
         loss = matching_loss(field, trained.weights, every_row(test, problem.matching), problem.matching)
     losses: FloatArray = loss.double().cpu().numpy()

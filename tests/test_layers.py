@@ -102,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._stage": TYPES | PARTS | {"skode._constraints"},
     "skode._threads": TYPES | PARTS,
     "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
+    "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
     "skode._fitted": TYPES | PARTS | {"skode._scales", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
@@ -117,6 +118,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._constraints",
         "skode._dependencies",
         "skode._fitted",
+        "skode._parts",
         "skode._predict",
         "skode._ranking",
         "skode._stage",
@@ -126,7 +128,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode._folds": TYPES | {"skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
-    "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._train"},
+    "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._parts"},
     "skode._selection": TYPES
     | PREPARED
     | PARTS
@@ -136,6 +138,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._fit",
         "skode._fitted",
         "skode._folds",
+        "skode._parts",
         "skode._train",
         "skode.convex",
     },
