@@ -11,7 +11,8 @@ import warnings
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
-from _methods import Answer, make_methods
+from _answers import Answer
+from _methods import make_methods
 from _sets import BenchmarkSet
 
 

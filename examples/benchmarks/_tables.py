@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-COLUMNS = ("AUROC", "AUPR", "F1", "balanced", "SHD", "edges", "NRMSE", "MSE", "VPT", "seconds", "MB")
+GRAPH = ("AUROC", "AUPR", "F1", "precision", "recall", "balanced", "SHD", "wrong", "edges")
+FORECAST = ("NRMSE", "MSE", "VPT", "OOD", "KO r", "KO MSE")
 COSTS = ("seconds", "MB")
+COLUMNS = GRAPH + FORECAST + COSTS
 
 
 class Row(NamedTuple):
