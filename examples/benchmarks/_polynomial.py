@@ -133,3 +133,6 @@ POLYNOMIAL: dict[str, Generator] = {
     "van-der-pol": van_der_pol,
     "fitzhugh-nagumo": fitzhugh_nagumo,
 }
+
+CUBIC = ("van-der-pol", "fitzhugh-nagumo")
+"""The others are quadratic."""

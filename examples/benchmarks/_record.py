@@ -1,4 +1,4 @@
-"""What a run leaves behind and finds again: ``recovery.csv``, a line per fit, and ``confidence.csv``, a line per edge."""
+"""What a run leaves and finds again: ``recovery.csv``, one line per fit, and ``confidence.csv``, one per edge."""
 
 from __future__ import annotations
 

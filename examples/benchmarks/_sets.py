@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _polynomial import POLYNOMIAL
+from _polynomial import CUBIC, POLYNOMIAL
 
 from skode import SteadyStates
 from skode.datasets import (
@@ -49,7 +49,8 @@ class BenchmarkSet:
     ``states`` and ``times`` are the training trajectories; for order 2 ``velocities`` and ``test_velocities`` belong to
     them. ``groups`` says which trajectories are parts of one recording. ``test`` is free of noise, and its first
     state is given. Only rows ``targets`` of ``truth`` are compared, and the diagonal only if ``self_edges``. The
-    forecast error counts times in (0, horizon].
+    forecast error counts times in (0, horizon]. ``degree`` is what a library of monomials is told: exact where the
+    law is a polynomial.
     """
 
     name: str
@@ -68,6 +69,7 @@ class BenchmarkSet:
     horizon: float = np.inf
     period: float | None = None
     order: int = 1
+    degree: int = 2
     probes: Probes | None = None
 
     @property
@@ -150,7 +152,8 @@ def dense(seed: int, _: Path | None) -> BenchmarkSet:
 
 def polynomial(system: str, seed: int, _: Path | None) -> BenchmarkSet:
     """Laws that are polynomials, parameters drawn for every seed, 20 x 40 points, 5 % noise."""
-    return _simulated(f"polynomial-{system}", POLYNOMIAL[system](30, 40, 0.05, seed))
+    data = _simulated(f"polynomial-{system}", POLYNOMIAL[system](30, 40, 0.05, seed))
+    return replace(data, degree=3 if system in CUBIC else 2)
 
 
 def dream4(network: int, form: str, _: int, folder: Path | None) -> BenchmarkSet | None:

@@ -8,11 +8,11 @@ import numpy as np
 from _answers import Answer, fold, runge_kutta, with_forecasts
 from _regressions import changes
 from _sets import BenchmarkSet
+from scipy.special import gammaln
 from sklearn.preprocessing import PolynomialFeatures
 
 from skode.smooth import path, smooth
 
-THRESHOLDS = np.geomspace(0.005, 0.5, 20)  # of standardised coefficients
 NODES = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)  # of Gauss and Legendre, both of weight 1/2
 
 
@@ -28,61 +28,63 @@ def pysindy(data: BenchmarkSet, _: int) -> Answer:
     return _answer(data, np.asarray(model.feature_library.powers_), np.asarray(model.coefficients()), every, unit)
 
 
-class Rows(NamedTuple):
-    """One row per interval."""
+class Intervals(NamedTuple):
+    """One row per interval between observations, all from the smoothed states."""
 
     nodes: list[np.ndarray]  # per node (row, s + m): smoothed states, then inputs
-    slope: np.ndarray  # (row, s): change of the smooth over the interval, by its length
+    slope: np.ndarray  # (row, s): change over the interval, by its length
+    freedom: np.ndarray  # (s,) parameters that the smooth is worth: what the rows know, however many they are
 
 
 def sindy_integral(data: BenchmarkSet, _: int) -> Answer:
-    """Sparse regression of the changes of smoothed states on integrals of monomials; degree and threshold by BIC.
+    """Sparse regression of changes of smoothed states on integrals of monomials of them, terms by BIC.
 
-    ``(x(t_k+1) - x(t_k)) / h_k = mean of library(x) over the interval``, two Gauss-Legendre nodes. Degrees up to 3
-    with fewer terms than nine tenths of the rows. Per target and degree: least squares in standard units, thresholded
-    again and again, over a path of thresholds; the support of least n log(RSS / n) + k log n is kept.
+    ``(x(t_k+1) - x(t_k)) / h_k = mean of the library over the interval``, by two Gauss-Legendre nodes. The library is
+    of the degree that the set names, or linear where that has nine terms for ten rows. Per target: least squares, the
+    tenth of smallest standard coefficients is dropped again and again, and the support of the least
+    n log(RSS) + k log n + 2 log C(p, k) is kept, the extended criterion for libraries of p terms (2008, doi
+    10.1093/biomet/asn034). n is the equivalent degrees of freedom of the smooth: smoothed rows repeat each other.
     """
     first = data.as_first_order()
-    rows = _integral_rows(first)
+    rows = _intervals(first)
     n_rows, s = rows.slope.shape
-    libraries = [PolynomialFeatures(degree, include_bias=False).fit(rows.nodes[0][:1]) for degree in (1, 2, 3)]
-    libraries = [lib for lib in libraries if lib.n_output_features_ < 0.9 * n_rows] or libraries[:1]
-    powers = np.vstack([np.zeros((1, rows.nodes[0].shape[1]), int), libraries[-1].powers_])
-    coefficients, best = np.zeros((s, len(powers))), np.full(s, np.inf)
-    for library in libraries:  # lower degrees are the beginning of higher ones
-        theta = sum(library.transform(x) for x in rows.nodes) / len(rows.nodes)
-        mean, sd = theta.mean(0), theta.std(0)
-        moving = np.flatnonzero(sd > 1e-9)
-        z = (theta[:, moving] - mean[moving]) / sd[moving]
-        for i in np.flatnonzero(rows.slope.std(0) > 1e-9):
-            unit = rows.slope[:, i].std()
-            score, b = _least_bic(z, (rows.slope[:, i] - rows.slope[:, i].mean()) / unit)
-            if score < best[i]:
-                best[i], coefficients[i] = score, 0.0
-                coefficients[i, 1 + moving] = b * unit / sd[moving]
-                coefficients[i, 0] = rows.slope[:, i].mean() - coefficients[i, 1 + moving] @ mean[moving]
-    return _answer(data, powers, coefficients, np.concatenate(rows.nodes), rows.slope.std(0))
+    libraries = [PolynomialFeatures(degree, include_bias=False).fit(rows.nodes[0][:1]) for degree in (1, data.degree)]
+    library = [libraries[0], *(lib for lib in libraries if lib.n_output_features_ < 0.9 * n_rows)][-1]
+    theta = sum(library.transform(x) for x in rows.nodes) / len(rows.nodes)
+    mean, sd = theta.mean(0), theta.std(0)
+    moving = np.flatnonzero(sd > 1e-9)
+    q, r = np.linalg.qr((theta[:, moving] - mean[moving]) / sd[moving])
+    coefficients = np.zeros((s, 1 + theta.shape[1]))
+    unit, level = rows.slope.std(0), rows.slope.mean(0)
+    for i in np.flatnonzero(unit > 1e-9):
+        y = (rows.slope[:, i] - level[i]) / unit[i]
+        b = _least_bic(r, q.T @ y, y @ y, rows.freedom[i])
+        coefficients[i, 1 + moving] = b * unit[i] / sd[moving]
+        coefficients[i, 0] = level[i] - coefficients[i, 1 + moving] @ mean[moving]
+    powers = np.vstack([np.zeros((1, library.n_features_in_), int), library.powers_])
+    return _answer(data, powers, coefficients, np.concatenate(rows.nodes), unit)
 
 
-def _least_bic(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """The best of the path of thresholds, each begun from the support before it, by the Bayesian criterion."""
-    n, p = z.shape
-    keep, best = np.arange(p), (n * np.log((y**2).mean() + 1e-300), np.zeros(p))
-    for threshold in THRESHOLDS:
-        while len(keep):
-            b = np.linalg.lstsq(z[:, keep], y, rcond=None)[0]
-            large = np.abs(b) >= threshold
-            if large.all():
-                score = n * np.log(((y - z[:, keep] @ b) ** 2).mean() + 1e-300) + len(keep) * np.log(n)
-                if score < best[0]:
-                    best = (score, np.bincount(keep, b, minlength=p))
-                break
-            keep = keep[large]
+def _least_bic(r: np.ndarray, y: np.ndarray, total: float, n: float) -> np.ndarray:
+    """The support of the least criterion on the path that drops the smallest terms; its coefficients.
+
+    ``r`` and ``y`` are the regression after a QR decomposition, ``total`` the sum of squares before it.
+    """
+    p = r.shape[1]
+    rest = max(total - y @ y, 0.0)
+    keep, least, best = np.arange(p), n * np.log(total), np.zeros(p)
+    while len(keep):
+        b, k = np.linalg.lstsq(r[:, keep], y, rcond=None)[0], len(keep)
+        score = n * np.log(rest + ((y - r[:, keep] @ b) ** 2).sum() + 1e-300) + k * np.log(n)
+        score += 2 * (gammaln(p + 1) - gammaln(k + 1) - gammaln(p - k + 1))
+        if score < least:
+            least, best = score, np.bincount(keep, b, minlength=p)
+        keep = np.sort(keep[np.argsort(np.abs(b))[max(k // 10, 1) :]])
     return best
 
 
-def _integral_rows(data: BenchmarkSet) -> Rows:
-    """Smooth every trajectory; one strength per variable, by generalised cross-validation."""
+def _intervals(data: BenchmarkSet) -> Intervals:
+    """Smooth every trajectory, one strength per variable by generalised cross-validation."""
     smoothed = smooth(data.times, data.states)
     slopes, nodes = [], [[] for _ in NODES]
     for knots, states in zip(smoothed.knots, smoothed.states, strict=True):
@@ -90,7 +92,8 @@ def _integral_rows(data: BenchmarkSet) -> Rows:
         slopes.append(np.diff(states, axis=0) / h[:, None])
         for k, node in enumerate(NODES):
             nodes[k].append(path(knots, states, knots[:-1] + node * h)[0])
-    return Rows([np.concatenate(_with_inputs(data, parts)) for parts in nodes], np.concatenate(slopes))
+    freedom = np.maximum(np.nan_to_num(smoothed.dof) - len(slopes), 2.0)  # slopes know nothing of levels
+    return Intervals([np.concatenate(_with_inputs(data, parts)) for parts in nodes], np.concatenate(slopes), freedom)
 
 
 def _inputs(data: BenchmarkSet, states: list[np.ndarray]) -> list[np.ndarray] | None:
