@@ -8,6 +8,7 @@ import numpy as np
 from _answers import Answer, fold, runge_kutta, with_forecasts
 from _regressions import changes
 from _sets import BenchmarkSet
+from scipy.linalg import lstsq
 from scipy.special import gammaln
 from sklearn.preprocessing import PolynomialFeatures
 
@@ -74,7 +75,7 @@ def _least_bic(r: np.ndarray, y: np.ndarray, total: float, n: float) -> np.ndarr
     rest = max(total - y @ y, 0.0)
     keep, least, best = np.arange(p), n * np.log(total), np.zeros(p)
     while len(keep):
-        b, k = np.linalg.lstsq(r[:, keep], y, rcond=None)[0], len(keep)
+        b, k = lstsq(r[:, keep], y, lapack_driver="gelsy")[0], len(keep)
         score = n * np.log(rest + ((y - r[:, keep] @ b) ** 2).sum() + 1e-300) + k * np.log(n)
         score += 2 * (gammaln(p + 1) - gammaln(k + 1) - gammaln(p - k + 1))
         if score < least:
