@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import os
 import resource
 import sys
 import time
 import traceback
 import warnings
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import NamedTuple
 
-from _methods import Answer, make_methods
+from _answers import Answer
+from _methods import make_methods
 from _sets import BenchmarkSet
 
 
@@ -30,8 +35,7 @@ def measure(name: str, data: BenchmarkSet, seed: int, *, limit: float, iteration
     Memory is the growth of the process's peak resident size (``getrusage``) over that before the fit: imports are not
     counted, temporary arrays of every library are.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["_measure"])
+    context = _server()
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_work, args=(theirs, name, data, seed, iterations))
     child.start()
@@ -48,6 +52,16 @@ def measure(name: str, data: BenchmarkSet, seed: int, *, limit: float, iteration
         child.kill()
         child.join()
     return Measured(None, time.perf_counter() - began, float("nan"), note)
+
+
+@functools.cache
+def _server() -> ForkServerContext:
+    """The process that fits are forked from. It imports everything once, and finds this folder by the environment."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["_measure"])
+    return context
 
 
 def _work(pipe: Connection, name: str, data: BenchmarkSet, seed: int, iterations: int) -> None:

@@ -97,6 +97,13 @@ class Published(NamedTuple):
         return self.field.paths()
 
     @torch.no_grad()
+    def derivative(self, x: np.ndarray) -> np.ndarray:
+        """dx/dt in the units of the data, gates at their modes.  # (sample, d)"""
+        self.field.noisy = False
+        z = torch.as_tensor((x - self.low) / self.width, dtype=torch.float32)
+        return self.field(torch.zeros(()), z).numpy() * self.width / self.span
+
+    @torch.no_grad()
     def simulate(self, x0: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Forecast; a trajectory that cannot be solved stays at its start.  # (trajectory, time, d)"""
         self.field.noisy = False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _polynomial import CUBIC, POLYNOMIAL
 
 from skode import SteadyStates
 from skode.datasets import (
@@ -28,13 +29,28 @@ CHAOTIC = (
 
 
 @dataclass(frozen=True, eq=False)
+class Probes:
+    """Questions far from the training data, free of noise: uniform starts, and knock-outs beside their controls.
+
+    A knock-out holds the genes ``clamped`` at 0; its control has the same start but for those and is left alone.
+    """
+
+    times: np.ndarray  # (time,)
+    unseen: np.ndarray  # (trajectory, time, d), from starts of another distribution
+    knockout: np.ndarray  # (trajectory, time, d)
+    control: np.ndarray  # (trajectory, time, d)
+    clamped: np.ndarray  # (trajectory, d) bool
+
+
+@dataclass(frozen=True, eq=False)
 class BenchmarkSet:
     """One data set.
 
     ``states`` and ``times`` are the training trajectories; for order 2 ``velocities`` and ``test_velocities`` belong to
     them. ``groups`` says which trajectories are parts of one recording. ``test`` is free of noise, and its first
     state is given. Only rows ``targets`` of ``truth`` are compared, and the diagonal only if ``self_edges``. The
-    forecast error counts times in (0, horizon].
+    forecast error counts times in (0, horizon]. ``degree`` is what a library of monomials is told: exact where the
+    law is a polynomial.
     """
 
     name: str
@@ -53,13 +69,19 @@ class BenchmarkSet:
     horizon: float = np.inf
     period: float | None = None
     order: int = 1
+    degree: int = 2
+    probes: Probes | None = None
+
+    @property
+    def compared(self) -> np.ndarray:
+        """The entries that count.  # (target, source) bool"""
+        keep = np.ones(self.truth.shape, bool) if self.self_edges else ~np.eye(len(self.truth), dtype=bool)
+        return keep if self.targets is None else keep & self.targets[:, None]
 
     @property
     def prevalence(self) -> float:
         """Share of the compared entries that are edges: the AUPR of a coin."""
-        keep = np.ones_like(self.truth) if self.self_edges else ~np.eye(len(self.truth), dtype=bool)
-        rows = np.ones(len(self.truth), bool) if self.targets is None else self.targets
-        return float(self.truth[rows][keep[rows]].mean())
+        return float(self.truth[self.compared].mean())
 
     def as_first_order(self) -> BenchmarkSet:
         """The same with velocities as states, for methods that know nothing of order 2."""
@@ -128,6 +150,12 @@ def dense(seed: int, _: Path | None) -> BenchmarkSet:
     return _simulated("dense", make_dense_linear(n_trajectories=30, noise=0.02, random_state=seed))
 
 
+def polynomial(system: str, seed: int, _: Path | None) -> BenchmarkSet:
+    """Laws that are polynomials, parameters drawn for every seed, 20 x 40 points, 5 % noise."""
+    data = _simulated(f"polynomial-{system}", POLYNOMIAL[system](30, 40, 0.05, seed))
+    return replace(data, degree=3 if system in CUBIC else 2)
+
+
 def dream4(network: int, form: str, _: int, folder: Path | None) -> BenchmarkSet | None:
     """Five series of 21 points; a perturbation of unknown targets acts until t = 500.
 
@@ -191,17 +219,25 @@ def sim350(form: str, _: int, folder: Path | None) -> BenchmarkSet | None:
     if path is None:
         return None
     with np.load(path) as file:
-        part = {key: file[key] for key in ("times", "genes", "is_input", f"train_{form}", "test", "test_times")}
-    train = part[f"train_{form}"].astype(float)
+        part = {key: file[key] for key in file.files}
+    train, genes = part[f"train_{form}"].astype(float), [str(gene) for gene in part["genes"]]
+    probes = Probes(
+        part["test_extra_times"].astype(float),
+        unseen=part["test_ood_ic"].astype(float),
+        knockout=part["test_knockout"].astype(float),
+        control=part["test_knockout_control"].astype(float),
+        clamped=part["knockout_gene"][:, None] == part["genes"],
+    )
     return BenchmarkSet(
         f"sim350-{form}",
         list(train),
         [part["times"].astype(float)] * len(train),
-        _edges(path.with_name("sim350_true_edges.csv.gz"), [str(gene) for gene in part["genes"]]),
+        _edges(path.with_name("sim350_true_edges.csv.gz"), genes),
         self_edges=False,
         test=part["test"].astype(float),
         test_times=part["test_times"].astype(float),
         targets=~part["is_input"],
+        probes=probes,
     )
 
 
@@ -231,11 +267,17 @@ SETS: dict[str, Maker] = {
     "oscillators": oscillators,
     "decays": decays,
     "dense": dense,
+    **{f"polynomial-{system}": partial(polynomial, system) for system in POLYNOMIAL},
     **{f"dream4-{form}-{k}": partial(dream4, k, form) for form in ("series", "inputs", "knockouts") for k in (1, 2, 3)},
     **{f"chaos-{system}": partial(chaos, system) for system in CHAOTIC},
     **{f"sim350-{form}": partial(sim350, form) for form in ("clean", "noise05")},
 }
 """Name -> function of a seed and of the folder of sets that do not ship, which gives None where the set is absent."""
 
-FAMILIES = ("chaos", "dream4-series", "dream4-inputs", "dream4-knockouts")
+FAMILIES = ("polynomial", "chaos", "dream4-series", "dream4-inputs", "dream4-knockouts")
 """Sets whose names begin so are also averaged."""
+
+
+def family_of(name: str) -> str:
+    """The family of a set: the beginning that it shares with its like."""
+    return next((family for family in FAMILIES if name.startswith(family)), name.split("-")[0])

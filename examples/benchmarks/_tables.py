@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-COLUMNS = ("AUROC", "AUPR", "F1", "balanced", "SHD", "edges", "NRMSE", "MSE", "VPT", "seconds", "MB")
+GRAPH = ("AUROC", "AUPR", "F1", "precision", "recall", "balanced", "SHD", "wrong", "edges")
+FORECAST = ("NRMSE", "MSE", "VPT", "OOD", "KO r", "KO MSE")
 COSTS = ("seconds", "MB")
+COLUMNS = GRAPH + FORECAST + COSTS
 
 
 class Row(NamedTuple):
@@ -48,7 +50,8 @@ def cell(values: np.ndarray) -> str:
     if not len(values):
         return "-"
     spread = f" ({np.ptp(values):.2g})" if len(values) > 1 else ""
-    return f"{values.mean():.3g}{spread}"
+    mean = values.mean()
+    return f"{mean:.0f}{spread}" if 1000 <= abs(mean) < 1e5 else f"{mean:.3g}{spread}"
 
 
 def figure(rows: list[Row], path: Path) -> None:

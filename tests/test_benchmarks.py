@@ -1,0 +1,177 @@
+"""The figures of the recovery benchmark on answers that are known, and its sets against their own laws."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
+sys.path.insert(0, str(FOLDER))
+
+from _answers import Answer, runge_kutta, with_forecasts  # noqa: E402
+from _figures import judge, knockout_figures  # noqa: E402
+from _polynomial import CUBIC, POLYNOMIAL  # noqa: E402
+from _record import Record  # noqa: E402
+from _regressions import lasso, ridge  # noqa: E402
+from _reliability import Judged, judged_edges, reliability  # noqa: E402
+from _sets import SETS, BenchmarkSet, Probes, family_of  # noqa: E402
+from _sindy import sindy_integral  # noqa: E402
+from _tables import COLUMNS, Row, table  # noqa: E402
+
+
+@pytest.fixture
+def decay() -> BenchmarkSet:
+    """Two variables dx_i/dt = -x_i with a knock-out of the first and its control."""
+    times, start = np.linspace(0.0, 2.0, 9), np.array([[1.0, 2.0], [0.5, -1.0]])
+    path = start[:, None] * np.exp(-times)[:, None]
+    knocked = path.copy()
+    knocked[..., 0] = 0.0
+    probes = Probes(times, unseen=2 * path, knockout=knocked, control=path, clamped=np.array([[True, False]] * 2))
+    return BenchmarkSet("decay", list(path), [times] * 2, np.eye(2, dtype=bool), True, path, times, probes=probes)
+
+
+def chain(x):
+    """The second variable follows the first."""
+    return np.stack([0 * x[:, 0], x[:, 0] - x[:, 1]], axis=1)
+
+
+def test_runge_kutta_solves_a_linear_field(decay):
+    answer = with_forecasts(Answer(), decay, runge_kutta(lambda x: -x, decay))
+    np.testing.assert_allclose(answer.forecast, decay.test, atol=1e-7)
+    np.testing.assert_allclose(answer.unseen, decay.probes.unseen, atol=1e-7)
+    assert judge(decay, answer)["OOD"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_field_that_ignores_the_gene_forecasts_no_effect_of_its_knock_out(decay):
+    answer = with_forecasts(Answer(), decay, runge_kutta(lambda x: -x, decay))
+    np.testing.assert_array_equal(answer.effect[..., 1], 0.0)
+    np.testing.assert_allclose(answer.effect[..., 0], -decay.probes.control[..., 0], atol=1e-7)  # itself is held at 0
+    figures = judge(decay, answer)
+    assert figures["KO MSE"] == 0.0 and np.isnan(figures["KO r"])
+
+
+def test_the_effect_of_a_knock_out_is_that_of_the_closed_form(decay):
+    answer = with_forecasts(Answer(), decay, runge_kutta(chain, decay))
+    first = decay.probes.control[:, 0, 0, None]  # x_1 stays, and takes x_2 along: dx_2/dt = x_1 - x_2
+    np.testing.assert_allclose(answer.effect[..., 1], -first * (1 - np.exp(-decay.probes.times)), atol=1e-7)
+
+
+def test_knock_out_figures_leave_out_clamped_genes_and_the_start(decay):
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=decay.probes.control.shape)
+    probes = replace(decay.probes, knockout=decay.probes.control + true)
+    found = 2 * true + 1
+    found[..., 0] = found[:, 0] = 1e3  # clamped, and at time 0
+    figures = knockout_figures(probes, found)
+    assert figures["KO r"] == pytest.approx(1.0)
+    assert figures["KO MSE"] == pytest.approx(((true[:, 1:, 1] + 1) ** 2).mean())
+
+
+@pytest.mark.parametrize(("name", "matrix", "wrong"), [("decays", np.ones, 90), ("dense", np.eye, 20)])
+def test_shd_and_wrong_are_the_wrong_entries(name, matrix, wrong):
+    data = SETS[name](1, None)
+    d = len(data.truth)
+    found = matrix(d) if matrix is np.eye else matrix((d, d))
+    figures = judge(data, Answer(found, found))
+    assert figures["wrong"] == wrong and figures["SHD"] == pytest.approx(wrong / d**2)
+    assert judge(data, Answer(data.truth * 1.0, data.truth))["wrong"] == 0
+    shown = table(name, [Row(name, "all", 1, data.prevalence, figures, "")]).splitlines()
+    head = [cell.strip() for cell in shown[4].split("|")]
+    line = [cell.strip() for cell in shown[6].split("|")]
+    assert line[head.index("wrong")] == str(wrong)
+
+
+def test_reliability_counts_bins_and_the_two_figures():
+    confidences = [(0.2, 0, 1), (0.6, 1, 1), (0.89, 0, 1), (0.9, 1, 1), (0.94, 0, 1), (0.95, 1, 1), (1.0, 1, 1)]
+    judged = [Judged("a-1", "m", 1, *row) for row in [*confidences, (0.0, 1, 0), (0.99, 1, 0)]]
+    lines = reliability("a", judged).splitlines()
+    cells = {line.split("|")[2].strip(): [c.strip() for c in line.split("|")[3:6]] for line in lines if "| m |" in line}
+    assert cells["0 - 0.5"] == ["1", "0.000", "0.200"]
+    assert cells["0.5 - 0.7"] == ["1", "1.000", "0.600"]
+    assert cells["0.7 - 0.9"] == ["1", "0.000", "0.890"]
+    assert cells["0.9 - 0.95"] == ["2", "0.500", "0.920"]
+    assert cells["0.95 - 1"] == ["2", "1.000", "0.975"]
+    assert cells["all"] == ["7", "0.571", f"{np.mean([c[0] for c in confidences]):.3f}"]
+    # four sure edges of which three are true, among six true edges; one that the answer leaves out is not found
+    assert lines[-1] == (
+        "- m: of 4 edges with confidence >= 0.9, 0.750 are true; of 6 true edges, 0.500 are found with that confidence."
+    )
+
+
+def test_judged_edges_are_the_compared_entries_of_answer_or_truth():
+    truth = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 0]], bool)
+    data = BenchmarkSet("x", [], [], truth, self_edges=False, targets=np.array([True, True, False]))
+    matrix = np.array([[1.0, 0.0, 0.3], [0.0, 0.0, 0.5], [0.0, 0.7, 0.0]])
+    confidence = np.arange(9).reshape(3, 3) / 10
+    judged = judged_edges(data, "m", 3, Answer(matrix, matrix, confidence=confidence))
+    assert [row[3:] for row in judged] == [(0.1, 1, 0), (0.2, 0, 1), (0.5, 1, 1)]
+    assert judged_edges(data, "m", 3, Answer(matrix, matrix)) == judged_edges(data, "m", 3, None) == []
+
+
+def test_a_record_goes_on_where_it_stopped(tmp_path):
+    figures = dict.fromkeys(COLUMNS, float("nan")) | {"F1": 1 / 3}
+    rows = [Row("decays", "b", 1, 0.1, figures, ""), Row("decays", "a", 1, 0.1, figures, "too slow")]
+    record = Record(tmp_path, append=True)
+    record.add(rows[0], [Judged("decays", "b", 1, 1 / 3, 1, 0)])
+    record.add(rows[1], [])
+    with record.edges.open("a") as file:
+        file.write("decays,b,2,0.5,1,1\n")  # of a fit that was cut off before its line was written
+    again = Record(tmp_path, append=True)
+    assert again.judged == record.judged
+    np.testing.assert_equal(again.of_set("decays", ["a", "b"]), rows[::-1])
+    assert again.settled("decays", "b", 1) and not again.settled("decays", "b", 2)
+    assert again.settled("decays", "a", 2)  # the first seed was too slow
+    assert Record(tmp_path, append=False).rows == []
+
+
+@pytest.mark.parametrize("name", POLYNOMIAL)
+def test_the_graph_of_a_polynomial_system_is_its_jacobian(name):
+    system = POLYNOMIAL[name](4, 40, 0.0, 3)
+    states = np.concatenate(system.clean_states)
+    steps = 1e-5 * np.eye(system.n_variables)
+    slopes = [(system.slope(0.0, states + e, None) - system.slope(0.0, states - e, None)) / 2e-5 for e in steps]
+    jacobian = np.abs(np.stack(slopes, axis=-1)).max(axis=0)  # (target, source)
+    np.testing.assert_array_equal(jacobian > 1e-6, system.adjacency)
+
+
+@pytest.mark.parametrize("name", POLYNOMIAL)
+def test_a_polynomial_system_has_the_degree_that_is_named(name):
+    system = POLYNOMIAL[name](1, 2, 0.0, 5)
+    degree = 3 if name in CUBIC else 2
+    direction = np.linspace(0.5, 1.5, system.n_variables)
+    along = np.stack([system.slope(0.0, k * direction, None) for k in range(degree + 2)])
+    scale = np.abs(along).max()
+    np.testing.assert_allclose(np.diff(along, n=degree + 1, axis=0), 0.0, atol=1e-9 * scale)
+    assert np.abs(np.diff(along, n=degree, axis=0)).max() > 1e-3
+
+
+def test_polynomial_systems_are_drawn_anew_for_every_seed():
+    for name in POLYNOMIAL:
+        one, two = (POLYNOMIAL[name](1, 2, 0.0, seed) for seed in (1, 2))
+        at = np.linspace(0.5, 1.5, one.n_variables)
+        assert not np.allclose(one.slope(0.0, at, None), two.slope(0.0, at, None)), name
+
+
+def test_integral_sindy_finds_a_law_that_its_library_holds():
+    data = SETS["polynomial-lotka-volterra"](1, None)
+    answer = sindy_integral(data, 0)
+    assert ((answer.matrix > 0) == data.truth).all()
+    assert judge(data, answer)["NRMSE"] < 0.1
+
+
+@pytest.mark.parametrize("method", [ridge, lasso])
+@pytest.mark.parametrize("middle", [False, True])
+def test_linear_regressions_rank_self_decay_first(method, middle):
+    data = SETS["decays"](1, None)
+    assert judge(data, method(middle, data, 0))["AUROC"] > 0.95
+
+
+def test_every_set_has_a_family():
+    assert {family_of(name) for name in SETS} == {
+        *("lorenz96", "hill", "oscillators", "decays", "dense", "polynomial", "chaos", "sim350"),
+        *("dream4-series", "dream4-inputs", "dream4-knockouts"),
+    }
