@@ -22,7 +22,7 @@ from skode._fitted import Fitted
 from skode._identifiability import identifiability
 from skode._layout import Layout
 from skode._names import check_names, variable_names
-from skode._parameters import resolve_device, with_prior
+from skode._parameters import available_device, with_prior
 from skode._predict import Answers, predict_batch
 from skode._prepare import prepare
 from skode._questions import as_questions
@@ -234,7 +234,7 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         return (states, answers.held.astype(np.int64)) if return_status else states
 
     def _answer(self, X: FloatArray) -> Answers:
-        device = resolve_device("auto" if self.device != "cpu" else "cpu")
+        device = available_device(self.device)
         answers = predict_batch(self._fitted, as_questions(X, self._layout, self._fitted), device)
         if answers.held.any():
             rows = np.flatnonzero(answers.held)

@@ -217,6 +217,14 @@ def resolve_device(device: Any) -> torch.device:
     return found
 
 
+def available_device(device: Any) -> torch.device:
+    """The device that was asked for in fit, or "auto" where a model was carried to a machine without it."""
+    try:
+        return resolve_device(device)
+    except ValueError:
+        return resolve_device("auto")
+
+
 def reporter(verbose: int) -> Any:
     """Give the function that takes progress lines: the package's logger if verbose, else nothing."""
     if not verbose:

@@ -17,6 +17,7 @@ from scipy.linalg import expm
 from sklearn.exceptions import ConvergenceWarning
 
 from skode import SparseNODERegressor, SteadyStates, from_trajectories, make_questions
+from skode._parameters import available_device
 from skode.datasets import make_coupled_oscillators, make_lotka_volterra
 from skode.exceptions import DivergedPredictionWarning
 from skode.penalties import combinations
@@ -456,3 +457,15 @@ def test_the_same_fit_on_cuda():
     assert np.array_equal(edges(there), edges(here))
     assert np.abs(there.predict(X) - here.predict(X)).max() < 1e-3 * y.std()
     assert all(isinstance(value, np.ndarray) for value in there._fitted.weights.values())
+
+
+def test_a_model_from_a_machine_with_other_devices_predicts_on_what_is_here(monkeypatch):
+    cards = {"n": 2}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards["n"] > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards["n"])
+    assert available_device("cuda:1") == torch.device("cuda:1")
+    assert available_device("auto") == torch.device("cuda")
+    cards["n"] = 1
+    assert available_device("cuda:1") == torch.device("cuda")
+    cards["n"] = 0
+    assert available_device("cuda:1") == available_device("cuda") == torch.device("cpu")
