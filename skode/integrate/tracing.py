@@ -10,6 +10,7 @@ import torch
 from skode.integrate.runge_kutta import Nodes, Slope, evaluate, interpolate, take_step
 
 PADDING = 8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
+ENTRIES = 2**24  # of nodes kept at a time: with very many trajectories fewer steps
 ROWS = 16384  # rows interpolated at a time, few enough for the cache
 NEVER = torch.iinfo(torch.int64).max
 
@@ -60,7 +61,7 @@ def trace(
     origin : tensor, shape (trajectory,), default None
         What the field's clock shows at x0; None is 0.
     chunk : int, default 64
-        Number of steps kept in memory.
+        Largest number of steps kept in memory.
 
     Returns
     -------
@@ -120,7 +121,8 @@ def _one_way(
     done = first = 0
     while done < len(times):
         active = torch.nonzero((last >= first) & (failed == NEVER).any(dim=0))[:, 0]
-        stop = min(first + chunk, int(last[active].max()) + 1) if len(active) else int(last.max()) + 1
+        some = max(1, min(chunk, ENTRIES // max(1, x0.shape[0] * len(active) * x0.shape[2])))
+        stop = min(first + some, int(last[active].max()) + 1) if len(active) else int(last.max()) + 1
         end = int(torch.searchsorted(cell, stop))
         if len(active):
             nodes = _walk(slope, x[:, active], active, step, range(first, stop), clock)
