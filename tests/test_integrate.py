@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
 from skode.integrate import double_step, halve_step, hermite, integrate, rk4, trace
+from skode.integrate.buckets import share_out
 
 ROTATION = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]], dtype=torch.float64)
 WIDE = torch.tensor([[-1e3] * 3, [1e3] * 3], dtype=torch.float64)
@@ -343,3 +345,36 @@ def test_wrong_arguments_are_explained():
         integrate(explode, x0, times[:1])
     with pytest.raises(ValueError, match="step must be positive"):
         trace(explode, x0, torch.tensor([0]), torch.ones(1), step=0.0, box=torch.ones(2, 1))
+
+
+def test_short_trajectories_take_fewer_steps_that_are_no_longer_than_those_of_the_longest():
+    rng = np.random.default_rng(0)
+    span = torch.tensor(np.concatenate([rng.uniform(50, 60, 3), rng.uniform(0.1, 10, 500), rng.uniform(10, 30, 200)]))
+    times = span[:, None] * torch.linspace(0.25, 1.0, 4).double()
+    buckets = share_out(-span, -times[:, -1:], 240)
+    assert len(buckets) > 1
+    assert torch.equal(torch.cat([bucket.some for bucket in buckets]).sort().values, torch.arange(len(span)))
+    for some, n_steps in buckets:
+        assert (span[some] / n_steps).max() <= span.max() / 240 * (1 + 1e-12)
+    assert all(n == 240 for _, n in share_out(span, times, 240))  # as many times as the longest: as many steps
+
+
+def test_solutions_of_mixed_lengths_are_those_of_the_closed_form():
+    lengths = [400] + [5] * 300 + [40] * 60
+    times = torch.zeros(len(lengths), 400, dtype=torch.float64)
+    for row, n in enumerate(lengths):
+        times[row, :n] = 0.05 * torch.arange(n)
+        times[row, n:] = times[row, n - 1]
+    rates = torch.linspace(0.1, 1.0, len(lengths)).double()
+    assert len(share_out(times[:, -1], times, 399)) == 3
+
+    def slope(t, x, index):
+        return -rates[index, None] * x
+
+    x0 = torch.ones(1, len(lengths), 1, dtype=torch.float64, requires_grad=True)
+    sides = times * torch.where(torch.arange(len(lengths)) % 2 == 0, 1.0, -1.0)[:, None]
+    solved = integrate(slope, x0, sides, n_steps=399)
+    exact = torch.exp(-rates[:, None] * sides)
+    assert ((solved[0, ..., 0] - exact) / exact).abs().max() < 1e-5
+    (gradient,) = torch.autograd.grad(solved.sum(), x0)
+    assert (gradient[0, :, 0] / exact.sum(dim=1) - 1).abs().max() < 1e-5

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 import torch
 import torchdiffeq
 
+from skode.integrate.buckets import share_out
 from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
 
 FIXED = ("euler", "midpoint", "heun2", "heun3", "explicit_adams", "implicit_adams")
@@ -51,8 +52,9 @@ def integrate(
 
     `"rk4"` takes `n_steps` steps from 0 to the latest time of each trajectory and as many to its earliest
     negative time, all trajectories and models in one batch, with cubic Hermite interpolation between the
-    steps. Every other method is handed to torchdiffeq, one model and one trajectory at a time, so that no two
-    ever share an error norm or a step size.
+    steps. Where many trajectories are much shorter than the longest they take fewer (see `share_out`). Every
+    other method is handed to torchdiffeq, one model and one trajectory at a time, so that no two ever share an
+    error norm or a step size.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def integrate(
     method : str, default "rk4"
         One of `METHODS`.
     n_steps : int, default 20
-        Steps per trajectory and direction, of "rk4" and the other fixed-step methods.
+        Steps of the longest trajectory and direction, of "rk4" and the other fixed-step methods.
     origin : tensor, shape (trajectory,), default None
         What the field's clock shows at x0; None is 0.
     rtol, atol : float, default 1e-6 and 1e-8
@@ -108,13 +110,17 @@ def integrate(
             continue
         wanted = torch.where(ahead, times, 0.0)[active]
         span = sign * (sign * wanted).amax(dim=1)
+        solved = []
         if method == "rk4":
-            step = span / n_steps
-            nodes = march(slope, x0[:, active], step, n_steps, origin=clock[active], index=active)
-            part = hermite(nodes, step, wanted)
+            buckets = share_out(span, wanted, n_steps, n_models=x0.shape[0])
+            for some, n in buckets:
+                mine, step = active[some], span[some] / n
+                nodes = march(slope, x0[:, mine], step, n, origin=clock[mine], index=mine)
+                solved.append(_unpadded(nodes, step, wanted[some]))
+            part = torch.cat(solved, dim=1)
+            active = torch.cat([active[some] for some, _ in buckets])
         else:
             options: dict[str, object] = {"max_num_steps": MAX_STEPS}
-            solved = []
             for i, trajectory in enumerate(active):
                 if method in FIXED:
                     options = {"step_size": float(span[i].abs()) / n_steps}
@@ -123,6 +129,15 @@ def integrate(
         part = torch.where(ahead[active][..., None], part, out[:, active])
         out = out.index_copy(1, active, part)
     return out
+
+
+def _unpadded(nodes: Nodes, step: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """Interpolate up to the last time that differs from the one before; the rest repeats it."""
+    changes = (times[:, 1:] != times[:, :-1]).any(dim=0)
+    n_used = 1 + int(changes.nonzero()[-1]) + 1 if bool(changes.any()) else 1
+    found = hermite(nodes, step, times[:, :n_used])
+    n_rest = times.shape[1] - n_used
+    return torch.cat([found, found[:, :, -1:].expand(-1, -1, n_rest, -1)], dim=2) if n_rest else found
 
 
 def _one(
