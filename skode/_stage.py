@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from skode._constraints import Constraints
+from skode._curvature import MatchingCurvature
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import Weights
-from skode.fields import AbstractField
+from skode.fields import AbstractField, PerTargetField
 from skode.integrate import double_step
 from skode.objectives import Rows, Windows, matching_loss, seam_loss, solve_windows, window_loss, window_starts
 from skode.penalties import AbstractPenalty
+from skode.quasi_newton import Precondition
 from skode.recipe import Stage
 
 MINIBATCH = 512
@@ -132,6 +134,25 @@ class StageLosses:
                 self.penalty.hold(field, params, known.free)
             known.project(field, params)
 
+    def curvature(self, params: Weights) -> Precondition | None:
+        """What L-BFGS starts from; None where the stage or the field leaves the loss to Adam."""
+        field, problem = self.dynamics.field, self.problem
+        if not (self.stage.second_order and isinstance(field, PerTargetField)) or self.steps_aside:
+            return None
+        weights = {name: value for name, value in params.items() if name != SHIFT}
+        matching = MatchingCurvature(
+            field, weights, self.frozen, problem.rows, problem.matching, self.options.weight_decay
+        )
+        if SHIFT not in params:
+            return matching
+        starts = seam_curvature(problem.windows, problem.shooting)
+
+        def inverse(gradient: Weights) -> Weights:
+            moved = matching({name: value for name, value in gradient.items() if name != SHIFT})
+            return {name: gradient[SHIFT] / starts if name == SHIFT else moved[name] for name in gradient}
+
+        return inverse
+
     @property
     def steps_aside(self) -> bool:
         """Whether anything follows the steps of the solver."""
@@ -179,7 +200,7 @@ class StageLosses:
 
     def _minibatch(self, rows: Rows) -> Rows:
         n_rows = rows.slopes.shape[0]
-        if n_rows <= 2 * MINIBATCH:
+        if n_rows <= 2 * MINIBATCH or self.stage.second_order:
             return rows
         return rows.select(torch.randint(n_rows, (MINIBATCH,), generator=self.shuffle).to(rows.slopes.device))
 
@@ -193,6 +214,24 @@ class StageLosses:
             slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=LARGEST_GRID * n_times
         )
         return found.n_steps
+
+
+def seam_curvature(windows: Windows, scale: torch.Tensor) -> torch.Tensor:
+    """Second derivative of the loss by the shift of every start: of its own observation, and of the seam before it.
+
+    Parameters
+    ----------
+    windows : Windows
+    scale : tensor  # (target,), from ``window_scale``
+
+    Returns
+    -------
+    tensor  # (window, state)
+    """
+    n_observations = (windows.weights > 0).sum((0, 1)).clamp_min(1)
+    n_parts, d = windows.spread.shape[-1] // scale.shape[0], scale.shape[0]
+    unit = (2.0 * (1.0 + STIFFNESS) / (n_observations * scale)).repeat(n_parts)
+    return (unit * windows.spread[:, :d].repeat(1, n_parts).square()).clamp_min(1e-12)
 
 
 def squared_norm(field: AbstractField, params: Weights) -> torch.Tensor:

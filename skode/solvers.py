@@ -199,13 +199,13 @@ def prox_adam(
     return Solved(
         params={name: view.clone() for name, view in flat.views(final).items()},
         losses=history,
-        converged=_converged(history, tol, unit) & ~failed,
+        converged=settled(history, tol, unit) & ~failed,
         failed=failed,
         n_iter=n_iter,
     )
 
 
-def _converged(history: torch.Tensor, tol: float, unit: float | None) -> torch.Tensor:
+def settled(history: torch.Tensor, tol: float, unit: float | None) -> torch.Tensor:
     """Compare the last tenth of the recorded losses with the tenth before."""
     width = max(1, history.shape[0] // 10)
     if history.shape[0] < 2 * width:

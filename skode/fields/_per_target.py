@@ -47,7 +47,7 @@ class BoundPerTarget(AbstractBoundField):
     def evaluate(self, z: torch.Tensor) -> Evaluated:
         z = z.mT
         rows = self.entering(z).view(self.n_models * self.n_targets, -1, z.shape[-1])
-        hidden, linear, *products = rows.split(self.heights, dim=1)  # the linear part carries the last bias
+        hidden, linear, *products = torch.split(rows, self.heights, dim=1)  # the linear part carries the last bias
         h, kept = self.activation.apply(hidden)
         inputs, memo = [z, h], [kept]
         for block, bias in zip(self.blocks[:-1], self.biases[:-1], strict=True):
@@ -78,9 +78,9 @@ class BoundPerTarget(AbstractBoundField):
     def weight_gradient(self, inputs: Tensors, deltas: Tensors) -> Weights:
         (z, *hidden), (entering, *later) = inputs, deltas
         by_target = (self.n_models, self.n_targets, sum(self.heights), -1)
-        rows = self.entering.weight_gradient(entering, z).view(by_target).split(self.heights, dim=2)
+        rows = torch.split(self.entering.weight_gradient(entering, z).view(by_target), self.heights, dim=2)
         found = dict(zip(self.entries, rows, strict=True))
-        biases = bias_gradient(entering).view(by_target[:3]).split(self.heights, dim=2)
+        biases = torch.split(bias_gradient(entering).view(by_target[:3]), self.heights, dim=2)
         found["b0"], found[f"b{self.last}"] = (bias.unsqueeze(-2) for bias in biases[:2])
         entering = entering.view(self.n_models * self.n_targets, by_target[2], -1)
         out = entering[:, self.width : self.width + 1]
