@@ -69,9 +69,11 @@ class MatchingCurvature:
             tangents = tangents * root.unsqueeze(-1) * self.free[chunk].unsqueeze(1)
             bend = 2.0 * tangents.mT @ tangents
             bend.diagonal(dim1=-2, dim2=-1).add_(2.0 * weight_decay * decayed + DAMPING)
-            sound = bend.isfinite().all(dim=-1).all(dim=-1)[:, None, None]  # not that of a model that is lost
-            bend = torch.where(sound, bend, torch.eye(bend.shape[-1], dtype=bend.dtype, device=bend.device))
-            inverses.append(torch.cholesky_inverse(torch.linalg.cholesky(bend)).to(share.dtype))
+            root, _ = torch.linalg.cholesky_ex(bend)
+            # A model that is lost, or a target that does not move, goes without.
+            sound = (root.isfinite().all(dim=-1) & (root.diagonal(dim1=-2, dim2=-1) > 0)).all(dim=-1)[:, None, None]
+            root = torch.where(sound, root, torch.eye(root.shape[-1], dtype=root.dtype, device=root.device))
+            inverses.append(torch.cholesky_inverse(root).to(share.dtype))
         self.inverse = torch.cat(inverses)  # (model * target, entry, entry)
 
     def flat(self, named: Weights) -> torch.Tensor:

@@ -47,7 +47,7 @@ class BoundPerTarget(AbstractBoundField):
     def evaluate(self, z: torch.Tensor) -> Evaluated:
         z = z.mT
         rows = self.entering(z).view(self.n_models * self.n_targets, -1, z.shape[-1])
-        hidden, linear, *products = torch.split(rows, self.heights, dim=1)  # the linear part carries the last bias
+        hidden, linear, *products = rows.split_with_sizes(self.heights, 1)  # the linear part carries the last bias
         h, kept = self.activation.apply(hidden)
         inputs, memo = [z, h], [kept]
         for block, bias in zip(self.blocks[:-1], self.biases[:-1], strict=True):
