@@ -151,6 +151,8 @@ def _solve(losses: StageLosses, params: Weights) -> Solved:
                 prox=losses.prox if losses.steps_aside else None,
                 validate=validate,
                 rates=rate_of,
+                decay=losses.decay,
+                free=losses.frozen,
                 tol=options.tol,
                 unit=unit,
             )
@@ -160,6 +162,7 @@ def _solve(losses: StageLosses, params: Weights) -> Solved:
                 begin,
                 n_iter=n_iter,
                 precondition=curvature,
+                decay=losses.decay,
                 validate=validate,
                 tol=options.tol,
                 unit=unit,

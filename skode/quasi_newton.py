@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from skode._typing import Weights
-from skode.solvers import Best, Flat, Loss, Solved, Validate, settled
+from skode.solvers import Best, Flat, Loss, Solved, Validate, settled, with_decay
 
 Precondition = Callable[[Weights], Weights]
 """(gradient) -> inverse curvature times gradient, for every model; positive semidefinite."""
@@ -61,6 +61,7 @@ def lbfgs(
     n_iter: int,
     precondition: Precondition | None = None,
     validate: Validate | None = None,
+    decay: Callable[[str], float] | None = None,
     memory: int = 20,
     tol: float = 1e-3,
     unit: float | None = None,
@@ -84,6 +85,8 @@ def lbfgs(
         Gradient to step, as a rough inverse of the curvature; entries for which it gives 0 stay as they are.
     validate : callable (params) -> tensor  # (model,), optional
         Held-out loss; each model ends at the checked parameters where it was lowest.
+    decay : callable name -> float, optional
+        As for ``prox_adam``.
     memory : int
         Number of pairs that are remembered.
     tol, unit, n_checks
@@ -110,14 +113,15 @@ def lbfgs(
     "On the limited memory BFGS method for large scale optimization", 1989, doi 10.1007/BF01589116.
     """
     flat = Flat(params)
-    narrow = flat.vector.dtype
+    narrow, prices = flat.vector.dtype, None if decay is None else flat.factors(decay).double()
 
     def value(vector: torch.Tensor, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
         views = {name: view.requires_grad_(True) for name, view in flat.views(vector.to(narrow).clone()).items()}
         losses = loss(views, iteration)
         gradients = torch.autograd.grad(losses.sum(), list(views.values()), allow_unused=True, materialize_grads=True)
-        gradient = flat.ravel(list(gradients)).double()
-        here = losses.detach().double()
+        gradient, here = flat.ravel(list(gradients)).double(), losses.detach().double()
+        if prices is not None:
+            here, gradient = with_decay(here, gradient, vector, prices)
         return torch.where(gradient.isfinite().all(dim=1), here.nan_to_num(nan=torch.inf), torch.inf), gradient
 
     def inverse(vector: torch.Tensor) -> torch.Tensor:

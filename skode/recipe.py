@@ -55,7 +55,7 @@ STAGED: tuple[Stage, ...] = (
     Stage("pilot", "match", 0.23, press="uniform", most=0.05),
     Stage("press", "match", 0.27, press="adaptive", settles=True),
     Stage("refit", "match", 0.23, frozen=True, widens=True, settles=True),
-    Stage("finish", "windows", 0.03, frozen=True, second_order=True),
+    Stage("finish", "windows", 0.045, frozen=True, second_order=True),
 )
 """Match in integral form, press twice, cut, refit on the support, finish through the solver."""
 
