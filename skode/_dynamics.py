@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,6 +91,18 @@ class RightHandSide(AbstractSlope):
         if s.velocity_sd is not None:
             held = np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)  # a constant state stays at x0
             self.speed = tensor(held, like)
+
+    def along(self, inputs: torch.Tensor, origin: torch.Tensor) -> RightHandSide:
+        """The same field along other trajectories.
+
+        Parameters
+        ----------
+        inputs : tensor  # (trajectory, input), standard
+        origin : tensor  # (trajectory,), standard clock at elapsed time 0
+        """
+        other = copy(self)
+        other.inputs, other.origin = inputs, origin
+        return other
 
     @cached_property
     def bound(self) -> AbstractBoundField:

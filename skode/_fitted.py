@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from skode._dynamics import Dynamics, tensor
-from skode._scales import Scales
+from skode._dynamics import Dynamics, RightHandSide, tensor
+from skode._scales import Scales, widened_box
 from skode._start_velocity import StartVelocity
 from skode._typing import AnyArray, FloatArray, IntArray, Weights
 from skode.fields import AbstractField
@@ -67,6 +68,35 @@ class Fitted:
     def dynamics(self) -> Dynamics:
         """The differential equation."""
         return Dynamics(self.field, self.scales, self.time_dependent)
+
+    @cached_property
+    def _ready(self) -> dict[torch.device, RightHandSide]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_ready"}  # no tensors
+
+    def slope(self, inputs: FloatArray, origin: FloatArray, device: torch.device) -> RightHandSide:
+        """The right-hand side for some trajectories, in float64; the weights are made ready once per device.
+
+        Parameters
+        ----------
+        inputs : array (trajectory, m), standard
+        origin : array (trajectory,), standard clock
+        device : torch.device
+        """
+        if device not in self._ready:
+            none = torch.zeros(0, dtype=torch.float64, device=device)
+            slope = self.dynamics.slope(self.torch_weights(device), none, none)
+            slope.bound  # noqa: B018 (made here, outside inference mode, and kept)
+            self._ready[device] = slope
+        ready = self._ready[device]
+        return ready.along(tensor(inputs, ready.rate), tensor(origin, ready.rate))
+
+    @cached_property
+    def box(self) -> FloatArray:
+        """Edges of the training box widened tenfold, in standard units; none for constant states.  # (2, s)"""
+        return widened_box(self.scales)
 
     def torch_weights(self, device: torch.device) -> Weights:
         """Weights in float64, with a model axis of one."""

@@ -10,12 +10,10 @@ import torch
 from skode._dynamics import Dynamics, tensor
 from skode._fitted import Fitted
 from skode._problem import Problem
-from skode._scales import Scales
+from skode._scales import widened_box
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
 from skode.integrate import Slope, halve_step, integrate, trace
 
-BOX = 10.0
-"""How far predictions may leave the training box: this many times its half-width from its centre."""
 PREDICTION_TOLERANCE = 1e-4
 """Largest change of a predicted state, in standard deviations, when the step is halved, over a training window."""
 
@@ -51,13 +49,12 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
     -------
     Answers
     """
-    weights = fitted.torch_weights(device)
-    like = next(iter(weights.values()))
-    slope = fitted.dynamics.slope(weights, tensor(questions.inputs, like), tensor(questions.origin, like)).value
+    ready = fitted.slope(questions.inputs, questions.origin, device)
+    slope, like = ready.value, ready.rate
     x0 = tensor(questions.start, like).unsqueeze(0)
     trajectory = torch.as_tensor(questions.trajectory, device=device)
     times = tensor(questions.times / fitted.scales.time_unit, like)
-    traced = trace(slope, x0, trajectory, times, step=fitted.step, box=tensor(_box(fitted.scales), like))
+    traced = trace(slope, x0, trajectory, times, step=fitted.step, box=tensor(fitted.box, like))
     states = traced.states[0].cpu().numpy()
     if fitted.method != "rk4":
         states = _other_method(fitted, slope, x0, questions, states)
@@ -78,7 +75,7 @@ def _other_method(
 ) -> FloatArray:
     """Solve by torchdiffeq where it succeeds; elsewhere keep what the fixed grid gave."""
     out = fallback.copy()
-    box = _box(fitted.scales)
+    box = fitted.box
     tau = questions.times / fitted.scales.time_unit
     for k in np.unique(questions.trajectory):
         for sign in (1.0, -1.0):
@@ -118,13 +115,6 @@ def choose_step(dynamics: Dynamics, weights: Weights, problem: Problem) -> float
         windows.times.to(like).flatten(),
         PREDICTION_TOLERANCE,
         step=1.0,
-        box=tensor(_box(dynamics.scales), like),
+        box=tensor(widened_box(dynamics.scales), like),
     )
     return found.step
-
-
-def _box(scales: Scales) -> FloatArray:
-    """Edges of the training box widened tenfold, in standard units; none for constant states.  # (2, s)"""
-    centre, half = 0.5 * (scales.low + scales.high), 0.5 * (scales.high - scales.low)
-    reach = np.where(np.tile(scales.moving, scales.order), BOX * np.maximum(half, 1.0), np.inf)
-    return np.stack([centre - reach, centre + reach])

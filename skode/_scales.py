@@ -8,6 +8,9 @@ import numpy as np
 
 from skode._typing import BoolArray, FloatArray
 
+BOX = 10.0
+"""How far predictions may leave the training box: this many times its half-width from its centre."""
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -96,3 +99,10 @@ class Scales:
         """Derivative of each target, in user units, for one unit of field output."""
         sd = self.state_sd if self.velocity_sd is None else self.velocity_sd
         return self.rate * sd / self.time_unit
+
+
+def widened_box(scales: Scales) -> FloatArray:
+    """Edges of the training box widened tenfold, in standard units; none for constant states.  # (2, s)"""
+    centre, half = 0.5 * (scales.low + scales.high), 0.5 * (scales.high - scales.low)
+    reach = np.where(np.tile(scales.moving, scales.order), BOX * np.maximum(half, 1.0), np.inf)
+    return np.stack([centre - reach, centre + reach])

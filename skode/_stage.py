@@ -8,19 +8,23 @@ from dataclasses import dataclass
 import torch
 
 from skode._constraints import Constraints
+from skode._curvature import MatchingCurvature
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import Weights
-from skode.fields import AbstractField
+from skode.fields import PerTargetField
 from skode.integrate import double_step
 from skode.objectives import Rows, Windows, matching_loss, seam_loss, solve_windows, window_loss, window_starts
 from skode.penalties import AbstractPenalty
+from skode.quasi_newton import Precondition
 from skode.recipe import Stage
 
 MINIBATCH = 512
 """Rows per iteration of matching; up to twice as many are used all at once."""
-STEP_TOLERANCE = 5e-3
-"""Largest change of a state, in standard deviations, when the steps of a training solve are doubled."""
+STEP_TOLERANCE = 2e-3
+"""Root mean square change of states, in standard deviations, when the steps of a training solve are doubled.
+
+What steps add to the loss is its square: a hundredth of what noise of 2 % leaves."""
 LARGEST_GRID = 16
 """Most steps per observation in a training solve."""
 STIFFNESS = 5.0
@@ -87,6 +91,7 @@ class StageLosses:
 
     def start(self, params: Weights) -> Weights:
         """Parameters with which the stage begins; windows add corrections of their starts."""
+        params = {**params, **self._masked(params)}
         if self.stage.objective == "match":
             return params
         windows = self.problem.windows if self.stage.objective == "windows" else self.problem.trajectories
@@ -102,18 +107,25 @@ class StageLosses:
         return {**kept, **self._masked(kept)}  # gates are no weights, and stay
 
     def loss(self, params: Weights, iteration: int) -> torch.Tensor:
-        """Sum over the moving targets of their data loss, plus the differentiable penalty.  # (model,)"""
+        """Sum over the moving targets of their data loss, plus the differentiable penalty.  # (model,)
+
+        Entries outside the support are zero in ``start``, and the solver leaves them alone.
+        """
         one = {name: value[:1] for name, value in params.items()}
         # One draw of the gates serves all models: a model's fit does not depend on which others run beside it.
         noise = self.penalty.noise(self.dynamics.field, one, self.shuffle)
-        weights = self._masked(self.penalty.weights(self.dynamics.field, params, noise))
+        effective = self.penalty.weights(self.dynamics.field, params, noise)
+        weights = {name: effective[name] for name in self.frozen}
         total = self._data_loss(weights, params.get(SHIFT))[:, self.problem.moving].sum(-1)
         if self.stage.press != "none":
             smooth = self.penalty.smooth(self.dynamics.field, params, prices=self._prices())
             total = total if smooth is None else total + self.strength * smooth
-        if self.options.weight_decay:
-            total = total + self.options.weight_decay * squared_norm(self.dynamics.field, params)
         return total
+
+    def decay(self, name: str) -> float:
+        """Price of the squares of a parameter: weight matrices pay, biases are free."""
+        field = self.dynamics.field
+        return self.options.weight_decay if name in field.chain or name in field.entries else 0.0
 
     def prox(self, params: Weights, metric: Weights) -> None:
         """The penalty's proximal map at this stage's strength, then what is known beforehand; changes params."""
@@ -129,6 +141,26 @@ class StageLosses:
             if bool(known.free.any()):
                 self.penalty.hold(field, params, known.free)
             known.project(field, params)
+
+    def curvature(self, params: Weights) -> Precondition | None:
+        """What L-BFGS starts from; None where the stage or the field leaves the loss to Adam."""
+        field, problem, known = self.dynamics.field, self.problem, self.options.constraints
+        smooth = self.stage.press == "none" and (known is None or not bool(known.signs.any()))
+        if not (self.stage.second_order and smooth and isinstance(field, PerTargetField)):
+            return None
+        weights = {name: value for name, value in params.items() if name != SHIFT}
+        matching = MatchingCurvature(
+            field, weights, self.frozen, problem.rows, problem.matching, self.options.weight_decay
+        )
+        if SHIFT not in params:
+            return matching
+        starts = seam_curvature(problem.windows, problem.shooting)
+
+        def inverse(gradient: Weights) -> Weights:
+            moved = matching({name: value for name, value in gradient.items() if name != SHIFT})
+            return {name: gradient[SHIFT] / starts if name == SHIFT else moved[name] for name in gradient}
+
+        return inverse
 
     @property
     def steps_aside(self) -> bool:
@@ -177,7 +209,7 @@ class StageLosses:
 
     def _minibatch(self, rows: Rows) -> Rows:
         n_rows = rows.slopes.shape[0]
-        if n_rows <= 2 * MINIBATCH:
+        if n_rows <= 2 * MINIBATCH or self.stage.second_order:
             return rows
         return rows.select(torch.randint(n_rows, (MINIBATCH,), generator=self.shuffle).to(rows.slopes.device))
 
@@ -193,7 +225,19 @@ class StageLosses:
         return found.n_steps
 
 
-def squared_norm(field: AbstractField, params: Weights) -> torch.Tensor:
-    """Sum of squares of all weight matrices; biases are free.  # (model,)"""
-    names = dict.fromkeys((*field.chain, *field.entries))
-    return torch.stack([params[name].square().flatten(1).sum(1) for name in names]).sum(0)
+def seam_curvature(windows: Windows, scale: torch.Tensor) -> torch.Tensor:
+    """Second derivative of the loss by the shift of every start: of its own observation, and of the seam before it.
+
+    Parameters
+    ----------
+    windows : Windows
+    scale : tensor  # (target,), from ``window_scale``
+
+    Returns
+    -------
+    tensor  # (window, state)
+    """
+    n_observations = (windows.weights > 0).sum((0, 1)).clamp_min(1)
+    n_parts, d = windows.spread.shape[-1] // scale.shape[0], scale.shape[0]
+    unit = (2.0 * (1.0 + STIFFNESS) / (n_observations * scale)).repeat(n_parts)
+    return (unit * windows.spread[:, :d].repeat(1, n_parts).square()).clamp_min(1e-12)

@@ -20,6 +20,7 @@ from skode._typing import FloatArray, Weights
 from skode.fields import AbstractField, PerTargetField
 from skode.objectives import matching_loss
 from skode.penalties import AbstractPenalty, NoPenalty
+from skode.quasi_newton import lbfgs
 from skode.recipe import Stage
 from skode.solvers import Solved, prox_adam
 
@@ -136,19 +137,36 @@ def train(
 def _solve(losses: StageLosses, params: Weights) -> Solved:
     """Run the solver on one stage; its parameters come back with the support applied."""
     stage, options, problem = losses.stage, losses.options, losses.problem
-    begin = losses.start(params)
+    begin, n_iter = losses.start(params), max(1, round(stage.share * options.max_iter))
+    validate = losses.held_out if losses.can_validate else None
+    unit = float(len(problem.moving))
     with few_threads(losses.dynamics.field, problem, len(losses.alpha)):
-        solved = prox_adam(
-            losses.loss,
-            begin,
-            n_iter=max(1, round(stage.share * options.max_iter)),
-            learning_rate=options.learning_rate * stage.rate,
-            prox=losses.prox if losses.steps_aside else None,
-            validate=losses.held_out if losses.can_validate else None,
-            rates=rate_of,
-            tol=options.tol,
-            unit=float(len(problem.moving)),
-        )
+        curvature = losses.curvature(begin)
+        if curvature is None:
+            solved = prox_adam(
+                losses.loss,
+                begin,
+                n_iter=n_iter,
+                learning_rate=options.learning_rate * stage.rate,
+                prox=losses.prox if losses.steps_aside else None,
+                validate=validate,
+                rates=rate_of,
+                decay=losses.decay,
+                free=losses.frozen,
+                tol=options.tol,
+                unit=unit,
+            )
+        else:
+            solved = lbfgs(
+                losses.loss,
+                begin,
+                n_iter=n_iter,
+                precondition=curvature,
+                decay=losses.decay,
+                validate=validate,
+                tol=options.tol,
+                unit=unit,
+            )
     return solved._replace(params=losses.finish(solved.params))
 
 

@@ -46,11 +46,17 @@ class Flat:
         """Concatenate tensors in the order of the names, giving (model, entry)."""
         return torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1)
 
-    def factors(self, rates: Callable[[str], float] | None) -> torch.Tensor:
-        """Relative learning rate of every entry.  # (entry,)"""
-        values = [1.0 if rates is None else rates(name) for name in self.names]
+    def factors(self, of: Callable[[str], float]) -> torch.Tensor:
+        """A number for every entry, by the name it belongs to.  # (entry,)"""
+        values = [of(name) for name in self.names]
         repeats = torch.tensor(self.sizes, device=self.vector.device)
         return torch.tensor(values, dtype=self.vector.dtype, device=self.vector.device).repeat_interleave(repeats)
+
+    def free(self, masks: Weights) -> torch.Tensor | None:
+        """Where entries may move; names without a mask may.  # (model | 1, entry), None if all may"""
+        some = [masks.get(name, torch.ones_like(view)) for name, view in self.views(self.vector).items()]
+        mask = self.ravel([value.expand(len(self.vector), *value.shape[1:]) for value in some])
+        return None if bool((mask == 1).all()) else mask.to(self.vector.dtype)
 
     def views(self, vector: torch.Tensor) -> Weights:
         """Named views into a (model, entry) tensor."""
@@ -86,6 +92,8 @@ def prox_adam(
     prox: Prox | None = None,
     validate: Validate | None = None,
     rates: Callable[[str], float] | None = None,
+    decay: Callable[[str], float] | None = None,
+    free: Weights | None = None,
     betas: tuple[float, float] = (0.9, 0.99),
     final_fraction: float = 0.02,
     tol: float = 1e-3,
@@ -114,6 +122,10 @@ def prox_adam(
         the start among them, instead of the last ones.
     rates : callable (name) -> float, optional
         Learning rate of a parameter relative to the others.
+    decay : callable (name) -> float, optional
+        Price of the squares of a parameter's entries, which are added to the loss.
+    free : dict of tensors  # (model | 1, ...), optional
+        0 for entries that stay where they start; names without a mask may move.
     betas : pair of float
         Decay of the first and second moment.
     final_fraction : float
@@ -156,7 +168,9 @@ def prox_adam(
     first, second = torch.zeros_like(vector), torch.zeros_like(vector)
     good = vector.detach().clone()
     rate_factor = torch.ones(n_models, 1, dtype=vector.dtype, device=vector.device)
-    relative = flat.factors(rates)
+    relative = 1.0 if rates is None else flat.factors(rates)
+    prices = None if decay is None else flat.factors(decay)
+    mask = None if free is None else flat.free(free)
     failures = torch.zeros(n_models, dtype=torch.long, device=vector.device)
     every = max(1, n_iter // n_checks)
     recorded: list[torch.Tensor] = []
@@ -166,6 +180,10 @@ def prox_adam(
         gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             gradient = flat.ravel(list(gradients))
+            if prices is not None:
+                losses, gradient = with_decay(losses, gradient, vector, prices)
+            if mask is not None:
+                gradient.mul_(mask)
             fine = torch.isfinite(losses.detach()) & torch.isfinite(gradient).all(dim=1)
             if not bool(fine.all()):
                 bad = ~fine
@@ -199,13 +217,21 @@ def prox_adam(
     return Solved(
         params={name: view.clone() for name, view in flat.views(final).items()},
         losses=history,
-        converged=_converged(history, tol, unit) & ~failed,
+        converged=settled(history, tol, unit) & ~failed,
         failed=failed,
         n_iter=n_iter,
     )
 
 
-def _converged(history: torch.Tensor, tol: float, unit: float | None) -> torch.Tensor:
+def with_decay(
+    losses: torch.Tensor, gradient: torch.Tensor, vector: torch.Tensor, prices: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses and gradients with sum_j price_j x_j^2 added; writes into the gradient."""
+    priced = prices * vector
+    return losses + (priced * vector).sum(1), gradient.add_(priced, alpha=2.0)
+
+
+def settled(history: torch.Tensor, tol: float, unit: float | None) -> torch.Tensor:
     """Compare the last tenth of the recorded losses with the tenth before."""
     width = max(1, history.shape[0] // 10)
     if history.shape[0] < 2 * width:

@@ -9,29 +9,39 @@ import torch
 
 
 class Activation(NamedTuple):
-    """A nonlinearity s.
+    """A nonlinearity s(x) = outer * core(inner * x) + shift.
 
-    ``apply(x)`` gives s(x) and what ``pull`` needs of it, and may overwrite x; ``pull(cotangent, kept)`` gives
-    cotangent * s'(x). ``plain`` is the same function for those who differentiate by autograd.
+    ``apply(x)`` gives core(x) and what ``pull`` needs of it, and may overwrite x; ``pull(cotangent, kept)`` gives
+    cotangent * core'(x). ``plain`` is s for those who differentiate by autograd. A network whose weights take in the
+    three factors needs the core alone (see ``Folding``).
     """
 
     plain: Callable[[torch.Tensor], torch.Tensor]
     apply: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
     pull: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    inner: float = 1.0
+    outer: float = 1.0
+    shift: float = 0.0
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """s(x), differentiable."""
         return self.plain(x)
 
+    def tangent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """s(x) and s'(x); may overwrite x."""
+        h, kept = self.apply(x.mul_(self.inner))
+        slope = self.pull(torch.full_like(x, self.inner * self.outer), kept)
+        return h * self.outer + self.shift, slope
 
-def _tanh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    # tanh x = 2 sigmoid(2x) - 1, which takes a third of the time of tanh on a CPU.
-    h = x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+
+def _sigmoid(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    h = x.sigmoid_()
     return h, h
 
 
-def _pull_tanh(cotangent: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    return torch.addcmul(cotangent, cotangent * h, h, value=-1.0)
+def _pull_sigmoid(cotangent: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    part = cotangent * h
+    return torch.addcmul(part, part, h, value=-1.0)
 
 
 def _elu(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,7 +80,8 @@ def _pull_softplus(cotangent: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(torch.tanh, _tanh, _pull_tanh),
+    # tanh x = 2 sigmoid(2x) - 1: a sixth of the time of tanh on a CPU, once the factors are in the weights.
+    "tanh": Activation(torch.tanh, _sigmoid, _pull_sigmoid, inner=2.0, outer=2.0, shift=-1.0),
     "elu": Activation(torch.nn.functional.elu, _elu, _pull_elu),
     "relu": Activation(torch.relu, _relu, _pull_relu),
     "silu": Activation(torch.nn.functional.silu, _silu, _pull_silu),

@@ -8,13 +8,15 @@ from skode._typing import Weights
 from skode.fields._activations import ACTIVATIONS
 from skode.fields._affine import Affine, bias_gradient
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
+from skode.fields._folding import Folding
 
 
 class BoundPerTarget(AbstractBoundField):
     """The arithmetic of ``PerTargetField``.
 
-    Every first-layer row of every target reads the same z: one matrix product serves them all. Samples are the last
-    axis, so that all that follows are products of contiguous blocks, one per model and target.
+    Every row of every target that reads the sources reads the same z: one matrix product serves them all, and one
+    each takes the gradients back. Samples are the last axis, so that all that follows are products of contiguous
+    blocks, one per model and target.
 
     Parameters
     ----------
@@ -27,69 +29,66 @@ class BoundPerTarget(AbstractBoundField):
     """
 
     def __init__(self, weights: Weights, activation: str, n_hidden: int, entries: tuple[str, ...]) -> None:
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.last, self.entries = ACTIVATIONS[activation], n_hidden, entries
+        self.folding = Folding(self.activation, n_hidden)
         self.shapes = {name: value.shape for name, value in weights.items()}
-        self.last = n_hidden
-        self.n_models, self.n_targets = weights["K"].shape[:2]
-        self.entering = {
-            "W0": Affine(weights["W0"].flatten(1, 2), weights["b0"].flatten(1)),
-            "K": Affine(weights["K"].flatten(1, 2), weights[f"b{self.last}"].flatten(1)),
-        }
-        self.bilinear = entries[2:]
-        self.entering |= {name: Affine(weights[name].flatten(1, 2)) for name in self.bilinear}
-        later = range(1, self.last + 1)
-        self.blocks = [weights[f"W{k}"].flatten(0, 1) for k in later]  # (model * target, out, in)
+        self.n_models, self.n_targets, self.width, n_sources = weights["W0"].shape
+        self.heights = [weights[name].shape[-2] for name in entries]  # rows of a target: hidden units, K, P, R
+        folded = self.folding.fold(weights)
+        products = weights["K"].new_zeros(self.n_models, self.n_targets, sum(self.heights[2:]))
+        bias = torch.cat([folded["b0"].squeeze(-2), folded[f"b{n_hidden}"].squeeze(-2), products], dim=-1)
+        rows = torch.cat([folded[name] for name in entries], dim=-2)
+        self.entering = Affine(rows.view(self.n_models, -1, n_sources), bias.flatten(1))
+        later = range(1, n_hidden + 1)
+        self.blocks = [folded[f"W{k}"].flatten(0, 1) for k in later]  # (model * target, out, in)
         self.transposed = [block.mT for block in self.blocks]
-        self.biases = [weights[f"b{k}"].flatten(0, 1).mT for k in later]  # (model * target, out, 1)
+        self.biases = [folded[f"b{k}"].flatten(0, 1).mT for k in later]  # (model * target, out, 1)
 
     def evaluate(self, z: torch.Tensor) -> Evaluated:
-        z, n_samples = z.mT, z.shape[-2]
-        h, kept = self.activation.apply(self.entering["W0"](z))
-        h = h.view(self.n_models * self.n_targets, -1, n_samples)
-        inputs, memo = [z, h], [kept.view_as(h)]
+        z = z.mT
+        rows = self.entering(z).view(self.n_models * self.n_targets, -1, z.shape[-1])
+        hidden, linear, *products = rows.split_with_sizes(self.heights, 1)  # the linear part carries the last bias
+        h, kept = self.activation.apply(hidden)
+        inputs, memo = [z, h], [kept]
         for block, bias in zip(self.blocks[:-1], self.biases[:-1], strict=True):
             h, kept = self.activation.apply(torch.baddbmm(bias, block, h))
             inputs.append(h)
             memo.append(kept)
-        linear = self.entering["K"](z)  # (model, target, sample); it carries the last bias
-        slopes = torch.baddbmm(linear.view(-1, 1, n_samples), self.blocks[-1], h).view(linear.shape)
-        if self.bilinear:
-            split = (self.n_models, self.n_targets, -1, n_samples)
-            left, right = (self.entering[name](z).view(split) for name in self.bilinear)
-            slopes += (left * right).sum(dim=-2)
-            memo += [left, right]
-        return Evaluated(slopes.mT, tuple(inputs), tuple(memo))
+        slopes = torch.baddbmm(linear, self.blocks[-1], h)
+        if products:
+            left, right = products
+            slopes += (left * right).sum(dim=1, keepdim=True)
+        slopes = slopes.view(self.n_models, self.n_targets, -1)
+        return Evaluated(slopes.mT, tuple(inputs), (*memo, *products))
 
     def deltas(self, memo: Tensors, cotangent: torch.Tensor) -> Tensors:
-        out = cotangent.mT.contiguous()  # (model, target, sample)
-        n_samples = out.shape[-1]
-        delta = self.transposed[-1] * out.view(-1, 1, n_samples)
-        inner = [self.activation.pull(delta, memo[self.last - 1])]
+        out = cotangent.mT.reshape(self.n_models * self.n_targets, 1, -1)
+        delta = self.activation.pull(self.transposed[-1] * out, memo[self.last - 1])
+        later = []
         for k in range(self.last - 2, -1, -1):
-            inner.append(self.activation.pull(torch.bmm(self.transposed[k], inner[-1]), memo[k]))
-        found = [inner[-1].view(self.n_models, -1, n_samples), out]
-        if self.bilinear:
-            left, right = memo[self.last :]
-            found += [(other * out.unsqueeze(-2)).flatten(1, 2) for other in (right, left)]
-        return *found, *inner[-2::-1]  # those of ``entering``, then of layers 1, 2, ...
+            later.append(delta)
+            delta = self.activation.pull(torch.bmm(self.transposed[k], delta), memo[k])
+        products = [other * out for other in memo[: self.last - 1 : -1]]
+        entering = torch.cat([delta, out, *products], dim=1).view(self.n_models, -1, out.shape[-1])
+        return entering, *later[::-1]  # of what reads the sources, then of layers 1, 2, ...
 
     def source_gradient(self, deltas: Tensors) -> torch.Tensor:
-        parts = [affine.pull(delta) for affine, delta in zip(self.entering.values(), deltas, strict=False)]
-        return sum(parts[1:], parts[0]).mT
+        return self.entering.pull(deltas[0]).mT
 
     def weight_gradient(self, inputs: Tensors, deltas: Tensors) -> Weights:
-        z, *hidden = inputs
-        n = len(self.entering)
-        found = {
-            name: affine.weight_gradient(delta, z)
-            for (name, affine), delta in zip(self.entering.items(), deltas[:n], strict=True)
-        }
-        found["b0"], found[f"b{self.last}"] = bias_gradient(deltas[0]), bias_gradient(deltas[1])
-        for k, (delta, h) in enumerate(zip((*deltas[n:], deltas[1]), hidden, strict=True), start=1):
-            delta = delta.view(self.n_models * self.n_targets, -1, h.shape[-1])
-            found[f"W{k}"] = torch.bmm(delta, h.mT)
-            found[f"b{k}"] = bias_gradient(delta)
-        return {name: value.reshape(self.shapes[name]) for name, value in found.items()}
+        (z, *hidden), (entering, *later) = inputs, deltas
+        by_target = (self.n_models, self.n_targets, sum(self.heights), -1)
+        rows = torch.split(self.entering.weight_gradient(entering, z).view(by_target), self.heights, dim=2)
+        found = dict(zip(self.entries, rows, strict=True))
+        biases = torch.split(bias_gradient(entering).view(by_target[:3]), self.heights, dim=2)
+        found["b0"], found[f"b{self.last}"] = (bias.unsqueeze(-2) for bias in biases[:2])
+        entering = entering.view(self.n_models * self.n_targets, by_target[2], -1)
+        out = entering[:, self.width : self.width + 1]
+        for k, (delta, h) in enumerate(zip((*later, out), hidden, strict=True), start=1):
+            found[f"W{k}"] = torch.bmm(delta, h.mT).view(self.shapes[f"W{k}"])
+            if k < self.last:
+                found[f"b{k}"] = bias_gradient(delta).view(self.shapes[f"b{k}"])
+        return self.folding.pull(found)
 
     def jacobian(self, z: torch.Tensor) -> torch.Tensor:
         """Derivative of every slope by every source.
@@ -101,9 +100,7 @@ class BoundPerTarget(AbstractBoundField):
         tensor  # (model, sample, target, source)
         """
         slopes, _, memo = self.evaluate(z)
-        deltas, n_samples = self.deltas(memo, torch.ones_like(slopes)), z.shape[-2]
-        rows = torch.zeros((), dtype=z.dtype, device=z.device)
-        for affine, delta in zip(self.entering.values(), deltas, strict=False):
-            matrix = affine.all_rows.view(self.n_models * self.n_targets, -1, z.shape[-1])
-            rows = rows + torch.bmm(delta.view(*matrix.shape[:2], n_samples).mT, matrix)
-        return rows.view(self.n_models, self.n_targets, n_samples, -1).transpose(1, 2)
+        by_target = (self.n_models * self.n_targets, sum(self.heights), -1)
+        deltas = self.deltas(memo, torch.ones_like(slopes))[0].view(by_target)
+        rows = torch.bmm(deltas.mT, self.entering.matrix.view(by_target))
+        return rows.view(self.n_models, self.n_targets, z.shape[-2], -1).transpose(1, 2)

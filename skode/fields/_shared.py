@@ -8,6 +8,7 @@ from skode._typing import Weights
 from skode.fields._activations import ACTIVATIONS
 from skode.fields._affine import Affine, bias_gradient
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
+from skode.fields._folding import Folding
 
 
 class BoundShared(AbstractBoundField):
@@ -24,7 +25,9 @@ class BoundShared(AbstractBoundField):
 
     def __init__(self, weights: Weights, activation: str, n_hidden: int, *, linear_skip: bool) -> None:
         self.activation = ACTIVATIONS[activation]
-        self.layers = [Affine(weights[f"W{k}"], weights[f"b{k}"].flatten(1)) for k in range(n_hidden + 1)]
+        self.folding = Folding(self.activation, n_hidden)
+        folded = self.folding.fold(weights)
+        self.layers = [Affine(folded[f"W{k}"], folded[f"b{k}"].flatten(1)) for k in range(n_hidden + 1)]
         self.skip = [Affine(weights["K"])] if linear_skip else []
 
     def evaluate(self, z: torch.Tensor) -> Evaluated:
@@ -58,4 +61,4 @@ class BoundShared(AbstractBoundField):
             found[f"b{k}"] = bias_gradient(delta).unsqueeze(-2)
         for skip in self.skip:
             found["K"] = skip.weight_gradient(deltas[-1], inputs[0])
-        return found
+        return self.folding.pull(found)

@@ -144,8 +144,8 @@ class TargetNets:
         """Slopes, and of every hidden layer its activations and their slopes."""
         layers, below, activation = [], read, ACTIVATIONS[self.activation]
         for k in range(len(self.hidden)):
-            below, kept = activation.apply(below @ w[f"W{k}"].mT + w[f"b{k}"])
-            layers.append((below, activation.pull(torch.ones_like(below), kept)))
+            below, slope = activation.tangent(below @ w[f"W{k}"].mT + w[f"b{k}"])
+            layers.append((below, slope))
         last = len(self.hidden)
         slopes = (below @ w[f"W{last}"].mT + w[f"b{last}"] + read @ w["K"].mT).squeeze(-1)
         if self.n_bilinear:

@@ -16,7 +16,7 @@ class Doubling(NamedTuple):
     """The number of steps that step doubling accepted."""
 
     n_steps: int
-    error: float  # largest difference to twice as many steps, in units of `scale`
+    error: float  # root mean square difference to twice as many steps, in units of `scale`
     converged: bool
 
 
@@ -40,19 +40,20 @@ def double_step(
     n_steps: int = 4,
     max_steps: int = 1024,
 ) -> Doubling:
-    """Double the number of Runge-Kutta steps until twice as many change no state by more than the tolerance.
+    """Double the number of Runge-Kutta steps until twice as many change the states by no more than the tolerance.
 
-    Returned is the smallest n of n_steps, 2 n_steps, ... with max |x_n - x_2n| / scale <= tolerance over
-    models, trajectories, times and states; the error of x_n is 16/15 of that difference to leading order.
-    Trajectories that fail with both numbers of steps count for nothing, those that fail with one of them
-    count as infinitely different.
+    Returned is the smallest n of n_steps, 2 n_steps, ... with rms |x_n - x_2n| / scale <= tolerance, the root mean
+    square over trajectories and times of the worst state of the worst model; the error of x_n is 16/15 of that
+    difference to leading order. A mean, because it serves losses, which are means of squares: what the steps add to
+    a loss is the square of their error. Trajectories that fail with both numbers of steps count for nothing, those
+    that fail with one of them count as infinitely different.
 
     Parameters
     ----------
     slope, x0, times, origin
         As for `integrate`.
     tolerance : float
-        Largest difference accepted, in units of `scale`.
+        Largest root mean square difference accepted, in units of `scale`.
     scale : tensor, shape (state,), default None
         Unit of difference for each state, positive; None is 1.
     n_steps : int, default 4
@@ -76,7 +77,10 @@ def double_step(
     def solve(n: int) -> torch.Tensor:
         return integrate(slope, x0, times, n_steps=n, origin=origin)
 
-    return Doubling(*_refine(solve, tolerance, scale, n_steps, max_steps))
+    def measure(difference: torch.Tensor) -> torch.Tensor:
+        return difference.square().mean(dim=(1, 2)).sqrt().amax()  # of (model, trajectory, time, state)
+
+    return Doubling(*_refine(solve, measure, tolerance, scale, n_steps, max_steps))
 
 
 @torch.no_grad()
@@ -130,12 +134,17 @@ def halve_step(
         traced = trace(slope, x0, trajectory, times, step=step / n, box=box, origin=origin)
         return torch.where(traced.held[..., None], torch.nan, traced.states)
 
-    n, error, converged = _refine(solve, tolerance, scale, 1, 2**max_halvings)
+    n, error, converged = _refine(solve, torch.amax, tolerance, scale, 1, 2**max_halvings)
     return Halving(step / n, error, converged)
 
 
 def _refine(
-    solve: Callable[[int], torch.Tensor], tolerance: float, scale: torch.Tensor | None, n: int, last: int
+    solve: Callable[[int], torch.Tensor],
+    measure: Callable[[torch.Tensor], torch.Tensor],
+    tolerance: float,
+    scale: torch.Tensor | None,
+    n: int,
+    last: int,
 ) -> tuple[int, float, bool]:
     """Double n until solve(n) and solve(2n) agree; only what fails on the finest grid too may fail."""
     coarse = solve(n)
@@ -147,7 +156,7 @@ def _refine(
         if lost.any():
             finest = solve(last) if finest is None else finest
             difference = torch.where(lost & ~finest.isfinite(), 0.0, difference)
-        error = float(difference.max()) if difference.numel() else 0.0
+        error = float(measure(difference)) if difference.numel() else 0.0
         if error <= tolerance or 2 * n > last:
             return n, error, error <= tolerance
         n, coarse = 2 * n, fine

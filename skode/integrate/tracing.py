@@ -171,6 +171,8 @@ def _walk(slope: Slope, x: torch.Tensor, active: torch.Tensor, step: float, cell
 def _leave(nodes: Nodes, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the first failing step, (model, active), and the state to go on with or to hold."""
     inside = (nodes.states >= box[0]) & (nodes.states <= box[1]) & nodes.slopes.isfinite()  # False for nan
+    if bool(inside.all()):
+        return torch.full(nodes.states.shape[1:3], NEVER, device=box.device), nodes.states[-1]
     good = inside.all(dim=-1)
     bad = ~(good[1:] & nodes.slopes[:-1].isfinite().all(dim=-1))  # (step, model, active)
     first = bad.to(torch.uint8).argmax(dim=0)

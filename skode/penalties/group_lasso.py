@@ -81,7 +81,7 @@ class GroupLasso(AbstractPenalty):
         -------
         tensor  # (model, target, variable)
         """
-        return _group_sum(field, {name: params[name].square() for name in field.entries}).sqrt()
+        return _squares(field, params).sqrt()
 
     def prox(
         self,
@@ -92,10 +92,10 @@ class GroupLasso(AbstractPenalty):
         metric: Weights,
         adaptive: torch.Tensor | None,
     ) -> None:
-        squares = {name: metric[name].square() for name in field.entries}
-        sizes = {name: torch.ones_like(metric[name]) for name in field.entries}
-        step = (_group_sum(field, sizes) / _group_sum(field, squares)).sqrt()
-        price = step * alpha[:, None, None]
+        squares = _squares(field, metric)
+        n_rows = sum(metric[name].shape[-2] for name in field.entries)
+        sizes = n_rows * field.by_variable(squares.new_ones(field.n_sources))
+        price = (sizes / squares).sqrt() * alpha[:, None, None]
         price = price if adaptive is None else price * adaptive
         norms = self.norms(field, params)
         # A group of norm zero stays zero whatever its factor; dividing by one there avoids 0 / 0.
@@ -123,7 +123,7 @@ class GroupLasso(AbstractPenalty):
         return 2 * math.sqrt(widest * (1 + gain**2 / field.hidden[0]))
 
 
-def _group_sum(field: AbstractField, tensors: Weights) -> torch.Tensor:
-    """Add up (model, target, row, source) tensors over each group, giving (model, target, variable)."""
-    rows = [tensor.sum(-2) for tensor in tensors.values()]
-    return field.by_variable(torch.stack(rows).sum(0))
+def _squares(field: AbstractField, tensors: Weights) -> torch.Tensor:
+    """Sum of squares over each group of (model, target, row, source) tensors.  # (model, target, variable)"""
+    rows = torch.cat([tensors[name] for name in field.entries], dim=-2)
+    return field.by_variable(rows.square().sum(-2))
