@@ -24,6 +24,8 @@ from skode.quasi_newton import lbfgs
 from skode.recipe import Stage
 from skode.solvers import Solved, prox_adam
 
+ADAM_PER_EVALUATION = 3
+"""Iterations of Adam in place of which L-BFGS evaluates the loss once; it is nearer to the minimum then."""
 ADAPTIVE_FLOOR = 0.02
 """Smallest Jacobian share in the adaptive prices, which bounds them by 50."""
 
@@ -160,7 +162,7 @@ def _solve(losses: StageLosses, params: Weights) -> Solved:
             solved = lbfgs(
                 losses.loss,
                 begin,
-                n_iter=n_iter,
+                n_iter=max(1, n_iter // ADAM_PER_EVALUATION),
                 precondition=curvature,
                 decay=losses.decay,
                 validate=validate,

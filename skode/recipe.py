@@ -33,7 +33,8 @@ class Stage:
         Whether targets may get bilinear units in this stage, if held-out rows favour them.
     second_order : bool
         Whether L-BFGS minimises the loss on all rows, from the curvature of the matching loss, where nothing but smooth
-        terms is asked for and the field has one network per target; else it is Adam.
+        terms is asked for and the field has one network per target; else it is Adam. L-BFGS takes a third of the
+        iterations.
     settles : bool
         Whether the fit only counts as converged if this stage did.
     """
@@ -55,7 +56,7 @@ STAGED: tuple[Stage, ...] = (
     Stage("pilot", "match", 0.23, press="uniform", most=0.05),
     Stage("press", "match", 0.27, press="adaptive", settles=True),
     Stage("refit", "match", 0.23, frozen=True, widens=True, settles=True),
-    Stage("finish", "windows", 0.045, frozen=True, second_order=True),
+    Stage("finish", "windows", 0.18, frozen=True, second_order=True),
 )
 """Match in integral form, press twice, cut, refit on the support, finish through the solver."""
 
