@@ -47,6 +47,7 @@ class Screen(NamedTuple):
     levels: list[scipy.sparse.csr_array]  # (d, source) coefficients at every strength, adaptive second stage
     alpha_max: float  # strength from which on nothing has a source
     residual: FloatArray  # (d,) mean square that the linear field leaves, as a share of that of its intercept
+    evidence: FloatArray | None  # (d, source) rise of the extended BIC without an edge; None for a given strength
 
 
 class _Intervals(NamedTuple):
@@ -188,6 +189,7 @@ def screen(
         levels=[_whole_rows(coefficients, moves) for coefficients in found.path],
         alpha_max=float(found.alpha_max.max(initial=0.0)),
         residual=whole(found.residual),
+        evidence=None if found.evidence is None else whole(found.evidence),
     )
 
 
@@ -224,7 +226,9 @@ def _still(times: Sequence[FloatArray], states: list[FloatArray], inputs: FloatA
     z = np.concatenate([z, np.broadcast_to(u, (*z.shape[:2], u.shape[2]))], axis=2)
     q = np.concatenate([r.node_weights for r in nodes])
     zero = np.zeros(d)
-    return Screen(nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero)
+    return Screen(
+        nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero, none
+    )
 
 
 def _rate(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skode.convex import EBIC_GAMMA, ebic, select, select_sources, select_splines, spline_features
+from skode.convex import EBIC_GAMMA, ebic, edge_evidence, select, select_sources, select_splines, spline_features
 
 ALPHAS = np.geomspace(1.0, 0.005, 16)
 HALF = np.full((1, 2), 0.5)
@@ -160,3 +160,23 @@ def test_permuting_sources_and_scaling_change_nothing():
     one = exchange(nodes, quadrature, slopes)
     two = exchange(7.0 * nodes[..., order] + 3.0, quadrature, -2.0 * slopes)
     assert one.n_functions == two.n_functions and (one.support[:, order] == two.support).all()
+
+
+def test_evidence_is_what_the_criterion_rises_by_without_the_edge():
+    nodes, quadrature, slopes = rows(bent=False, noise=0.5)
+    support = np.zeros((2, 8), bool)
+    support[0, [0, 1, 5]] = support[1, 2] = True
+    n_rows = np.array([150.0, 90.0])
+    got = edge_evidence(nodes, quadrature, slopes, np.ones(300), support=support, n_functions=1, n_rows=n_rows)
+
+    def criterion(target, chosen):
+        x = np.column_stack([nodes.mean(axis=1)[:, chosen], np.ones(300)])
+        left = slopes[:, target] - x @ np.linalg.lstsq(x, slopes[:, target], rcond=None)[0]
+        share = left @ left / (300 * slopes[:, target].var())
+        return ebic(share, len(chosen), n_rows=n_rows[target], n_sources=8, gamma=EBIC_GAMMA)
+
+    assert not got[~support].any() and got[0, 5] < 0 < got[0, 0]
+    for target, source in zip(*np.nonzero(support), strict=True):
+        every = np.flatnonzero(support[target])
+        expected = criterion(target, every[every != source]) - criterion(target, every)
+        np.testing.assert_allclose(got[target, source], expected, rtol=1e-6)

@@ -5,7 +5,7 @@ from skode.convex._refit import ebic, refit
 from skode.convex.path import LassoPath, alpha_max, lasso_path
 from skode.convex.select import EBIC_GAMMA, SHARE_OF_ROWS, Selection, adaptive_factors, select
 from skode.convex.sources import select_sources
-from skode.convex.splines import SplineSelection, select_splines, spline_features
+from skode.convex.splines import SplineSelection, edge_evidence, select_splines, spline_features
 
 __all__ = [
     "EBIC_GAMMA",
@@ -19,6 +19,7 @@ __all__ = [
     "adaptive_factors",
     "alpha_max",
     "ebic",
+    "edge_evidence",
     "lasso_path",
     "refit",
     "select",

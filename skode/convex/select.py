@@ -41,6 +41,7 @@ class Selection(NamedTuple):
     converged: BoolArray  # (target,)
     path: list[scipy.sparse.csr_array]  # (target, source) at every strength of the adaptive path
     alpha_max: FloatArray  # (target,) from which on no source has a coefficient on the first path
+    evidence: FloatArray | None = None  # (target, source) rise of the extended BIC without the edge, where known
 
 
 def select(

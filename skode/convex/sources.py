@@ -10,7 +10,7 @@ import scipy.sparse
 from skode._typing import BoolArray, FloatArray
 from skode.convex._refit import refit
 from skode.convex.select import SHARE_OF_ROWS, Selection, intercepts_of, products_of, select
-from skode.convex.splines import select_splines
+from skode.convex.splines import edge_evidence, select_splines
 
 
 def select_sources(
@@ -56,6 +56,7 @@ def select_sources(
     -------
     Selection
         ``alphas`` are the strengths at which the lasso's supports stand, from which the exchange began.
+        ``evidence`` is None with a given ``alpha``.
     """
     features = np.einsum("kl,kls->ks", quadrature, nodes)
     found = select(features, slopes, weights, alphas=alphas, alpha=alpha, allowed=allowed)
@@ -63,14 +64,21 @@ def select_sources(
         return found
     rows = np.broadcast_to(weights.sum(axis=0) ** 2 / (weights**2).sum(axis=0), slopes.shape[1:])
     choose = partial(select_splines, nodes, quadrature, slopes, weights, scores=found.scores, least=float(alphas[-1]))
-    bent = choose(start=found.support, n_rows=SHARE_OF_ROWS * rows)
+    n_rows = SHARE_OF_ROWS * rows
+    bent = choose(start=found.support, n_rows=n_rows)
     if noise is not None and noise.any():
         share = _share_of_noise(slopes, weights, bent.residual, noise)
-        rows = rows / (share + (1.0 - share) / SHARE_OF_ROWS)
+        n_rows = rows / (share + (1.0 - share) / SHARE_OF_ROWS)
         if bent.n_functions == 1:
-            return select(features, slopes, weights, alphas=alphas, allowed=allowed, n_rows=rows)
-        bent = choose(start=bent.support, n_rows=rows, n_functions=(bent.n_functions,))
-    return found if bent.n_functions == 1 else _with_support(found, bent.support, features, slopes, weights)
+            found = select(features, slopes, weights, alphas=alphas, allowed=allowed, n_rows=n_rows)
+        else:
+            bent = choose(start=bent.support, n_rows=n_rows, n_functions=(bent.n_functions,))
+    if bent.n_functions > 1:
+        found = _with_support(found, bent.support, features, slopes, weights)
+    evidence = edge_evidence(
+        nodes, quadrature, slopes, weights, support=found.support, n_functions=bent.n_functions, n_rows=n_rows
+    )
+    return found._replace(evidence=evidence)
 
 
 def _share_of_noise(slopes: FloatArray, weights: FloatArray, residual: FloatArray, noise: FloatArray) -> FloatArray:

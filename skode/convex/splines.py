@@ -145,6 +145,40 @@ def select_splines(
     return chosen
 
 
+def edge_evidence(
+    nodes: FloatArray,
+    quadrature: FloatArray,
+    slopes: FloatArray,
+    weights: FloatArray,
+    *,
+    support: BoolArray,
+    n_functions: int,
+    n_rows: FloatArray,
+) -> FloatArray:
+    """Rise of the extended BIC of a target without each of its sources, the others refitted.
+
+    Parameters
+    ----------
+    nodes, quadrature, slopes, weights, n_rows
+        As in ``select_splines``.
+    support : array (target, source) of bool
+    n_functions : int
+
+    Returns
+    -------
+    array (target, source)
+        0 where there is no edge.
+    """
+    w = np.broadcast_to(weights if weights.ndim == 2 else weights[:, None], slopes.shape)
+    w = w / np.maximum(w.sum(axis=0), 1e-300)
+    features, out = spline_features(nodes, quadrature, n_functions), np.zeros(support.shape)
+    for i in np.flatnonzero(support.any(axis=1)):
+        some = np.flatnonzero(support[i])
+        problem = _Target.build(features, slopes[:, i], w[:, i], some, support.shape[1], float(n_rows[i]))
+        out[i, some] = problem.evidence()
+    return out
+
+
 def _candidates(scores: FloatArray, start: BoolArray) -> IntArray:
     top = np.argsort(-scores, kind="stable")[:N_CANDIDATES]
     return np.union1d(top[scores[top] > 0], np.flatnonzero(start))
@@ -227,6 +261,15 @@ class _Target(NamedTuple):
                 break
             sources, residual, value = rest, after, there
         return sources, residual, value
+
+    def evidence(self) -> FloatArray:
+        """Rise of the criterion without each of the candidates, when all are in.  # (candidate,)"""
+        every = list(range(len(self.rank)))
+        residual = self.residual(every)
+        with_all = self.criterion(every, residual)
+        rests = [[*every[:k], *every[k + 1 :]] for k in every]
+        without = zip(rests, self._losses(every), strict=True)
+        return np.array([self.criterion(rest, residual + float(loss)) - with_all for rest, loss in without])
 
     def _losses(self, sources: list[int]) -> FloatArray:
         """What the residual rises by without each of the sources.  # (source,)"""
