@@ -1,4 +1,4 @@
-"""Screening: from observed trajectories to the sources of every variable, by convex problems alone."""
+"""Screening: from observed trajectories to the sources of every variable, without a solver in the loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skode._bridge import bridge, fill, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
 from skode._model_smoothing import denoise
 from skode._typing import BoolArray, FloatArray, IntArray
-from skode.convex import select
+from skode.convex import select_sources
 from skode.smooth import Smooth, path, smooth
 
 FEWEST_GROUPS = 4
@@ -47,6 +47,7 @@ class Screen(NamedTuple):
     levels: list[scipy.sparse.csr_array]  # (d, source) coefficients at every strength, adaptive second stage
     alpha_max: float  # strength from which on nothing has a source
     residual: FloatArray  # (d,) mean square that the linear field leaves, as a share of that of its intercept
+    evidence: FloatArray | None  # (d, source) rise of the extended BIC without an edge; None for a given strength
 
 
 class _Intervals(NamedTuple):
@@ -78,8 +79,9 @@ def screen(
        in a source biases, and a smoothed target is that of the model. Noise in the starts of forecasts makes decay look
        faster, and smoothing slower: if there is noise, the rate is chosen again along the smoothed path, and both
        steps are repeated with the geometric mean of the two.
-    3. Select the sources of production = slope + rate x state (``select``). Every source has its price, a variable
-       itself among them; what all variables share, decay, is in the target instead and costs nothing.
+    3. Select the sources of production = slope + rate x state (``select_sources``), by lines, and by splines if these
+       do better. Every source has its price, a variable itself among them; what all variables share, decay, is in
+       the target instead and costs nothing.
 
     Parameters
     ----------
@@ -149,13 +151,15 @@ def screen(
     nodes = np.concatenate([rows.nodes, u], axis=2)
     features = np.einsum("kl,kls->ks", rows.quadrature, nodes)
     production = (rows.slopes + rate * features[:, :d])[:, moves]
-    found = select(
-        features,
+    found = select_sources(
+        nodes,
+        rows.quadrature,
         production,
         rows.weights if rows.weights.ndim == 1 else rows.weights[:, moves],
         alphas=alphas,
         alpha=alpha,
         allowed=None if allowed is None else allowed[moves],
+        noise=None if gamma is None else noise[moves] ** 2,
     )
 
     def whole(values: FloatArray) -> FloatArray:  # (moving, ...) to (d, ...)
@@ -185,6 +189,7 @@ def screen(
         levels=[_whole_rows(coefficients, moves) for coefficients in found.path],
         alpha_max=float(found.alpha_max.max(initial=0.0)),
         residual=whole(found.residual),
+        evidence=None if found.evidence is None else whole(found.evidence),
     )
 
 
@@ -221,7 +226,9 @@ def _still(times: Sequence[FloatArray], states: list[FloatArray], inputs: FloatA
     z = np.concatenate([z, np.broadcast_to(u, (*z.shape[:2], u.shape[2]))], axis=2)
     q = np.concatenate([r.node_weights for r in nodes])
     zero = np.zeros(d)
-    return Screen(nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero)
+    return Screen(
+        nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero, none
+    )
 
 
 def _rate(

@@ -78,6 +78,8 @@ random_state, verbose
         How sure an edge is, in [0, 1]: the probability (of Student's t over runs of ten held-out intervals) that the
         held-out loss of its target rises when the edge is dropped and the others are refitted, times
         ``identifiability_``. 0 where there is no edge; at most 0.5 where nothing is held out, or targets share weights.
+        For the additive field, 1 / (1 + exp(-rise / 32)) with the rise of the extended BIC without the edge, times the
+        same: posterior odds, tempered because both models are wrong; 0.5 if a number of edges is asked for.
     cv_results_ : dict of ndarray
         In the form of scikit-learn's searches; scores are minus the held-out loss. ``fold_kind`` says whether
         folds were "groups", "blocks" or "rows", or "none" (then the scores are nan). With ``selection="ebic"`` scores

@@ -44,6 +44,15 @@ def test_few_long_intervals_are_enough_for_graph_and_forecast(network, chosen):
     assert ((forecast - test)[:, 1:] ** 2).mean() < 0.01 * moved
 
 
+def test_edges_are_more_certain_than_not_where_they_are_true(network, chosen):
+    sure = chosen.confidence_
+    assert sure.min() >= 0 and sure.max() <= 1
+    assert not sure[chosen.dependency_matrix_ == 0].any()
+    other = ~np.eye(10, dtype=bool)
+    assert network.adjacency[other & (sure > 0.9)].mean() >= 0.8
+    assert sure[network.adjacency].mean() > 0.8
+
+
 def test_what_is_cut_has_no_path(network, chosen):
     field = chosen._fitted.field
     assert isinstance(field, PackedField)

@@ -4,6 +4,8 @@ from skode.convex._products import AbstractProducts, GramProducts, RowProducts
 from skode.convex._refit import ebic, refit
 from skode.convex.path import LassoPath, alpha_max, lasso_path
 from skode.convex.select import EBIC_GAMMA, SHARE_OF_ROWS, Selection, adaptive_factors, select
+from skode.convex.sources import select_sources
+from skode.convex.splines import SplineSelection, edge_evidence, select_splines, spline_features
 
 __all__ = [
     "EBIC_GAMMA",
@@ -13,10 +15,15 @@ __all__ = [
     "LassoPath",
     "RowProducts",
     "Selection",
+    "SplineSelection",
     "adaptive_factors",
     "alpha_max",
     "ebic",
+    "edge_evidence",
     "lasso_path",
     "refit",
     "select",
+    "select_sources",
+    "select_splines",
+    "spline_features",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class Selection(NamedTuple):
     converged: BoolArray  # (target,)
     path: list[scipy.sparse.csr_array]  # (target, source) at every strength of the adaptive path
     alpha_max: FloatArray  # (target,) from which on no source has a coefficient on the first path
+    evidence: FloatArray | None = None  # (target, source) rise of the extended BIC without the edge, where known
 
 
 def select(
@@ -51,7 +53,7 @@ def select(
     free: BoolArray | None = None,
     allowed: BoolArray | None = None,
     alpha: float | None = None,
-    n_rows: float | None = None,
+    n_rows: float | FloatArray | None = None,
 ) -> Selection:
     r"""Select sources for all targets of a linear field, by an adaptive lasso on interval rows.
 
@@ -82,7 +84,7 @@ def select(
         coefficients are allowed.
     alpha : float, default None
         The support at exactly this strength instead of the extended BIC's choice.
-    n_rows : float, default None
+    n_rows : float or array (target,), default None
         Number of independent observations that EBIC counts per target. None is half of
         :math:`(\sum_r w_r)^2 / \sum_r w_r^2`.
 
@@ -123,17 +125,11 @@ def select(
     if alpha is not None:
         grid = np.append(grid[grid > alpha], alpha)
     parts, order = [], []
-    for targets, column in _sets(w, n_targets, features.shape[1]):
-        products: AbstractProducts
-        if column.ndim == 1:
-            products = GramProducts.build(features, slopes[:, targets], column)
-        else:
-            products = RowProducts.build(features, slopes[:, targets], column)
+    for targets, products, column in products_of(features, slopes, w):
         mass = column.sum(axis=0) ** 2 / (column**2).sum(axis=0)
-        effective = np.broadcast_to(mass * SHARE_OF_ROWS if n_rows is None else n_rows, len(targets))
-        parts.append(
-            _select(products, grid, unpriced[targets], barred[targets], alpha, np.asarray(effective, dtype=np.float64))
-        )
+        given = mass * SHARE_OF_ROWS if n_rows is None else np.broadcast_to(n_rows, n_targets)[targets]
+        effective = np.broadcast_to(given, len(targets)).astype(np.float64)
+        parts.append(_select(products, grid, unpriced[targets], barred[targets], alpha, effective))
         order.append(targets)
     place = np.argsort(np.concatenate(order))
     support, coefficients, chosen, residual, scores, converged, top = (
@@ -143,10 +139,29 @@ def select(
         scipy.sparse.vstack([part.path[k] for part in parts], format="csr")[place]
         for k in range(min(len(part.path) for part in parts))
     ]
-    share = np.broadcast_to(w if w.ndim == 2 else w[:, None], slopes.shape)
-    share = share / share.sum(axis=0)
-    intercepts = (share * slopes).sum(axis=0) - np.einsum("ij,ij->i", coefficients, share.T @ features)
+    intercepts = intercepts_of(features, slopes, w, coefficients)
     return Selection(support, coefficients, intercepts, chosen, residual, scores, converged, path, top)
+
+
+def products_of(
+    features: FloatArray, slopes: FloatArray, weights: FloatArray
+) -> Iterator[tuple[IntArray, AbstractProducts, FloatArray]]:
+    """Targets, their scalar products, and their weights, formed as the weights allow."""
+    for targets, column in _sets(weights, slopes.shape[1], features.shape[1]):
+        if column.ndim == 1:
+            yield targets, GramProducts.build(features, slopes[:, targets], column), column
+        else:
+            yield targets, RowProducts.build(features, slopes[:, targets], column), column
+
+
+def intercepts_of(
+    features: FloatArray, slopes: FloatArray, weights: FloatArray, coefficients: FloatArray
+) -> FloatArray:
+    """Intercepts that go with coefficients (target, source), by weighted means.  # (target,)"""
+    share = np.broadcast_to(weights if weights.ndim == 2 else weights[:, None], slopes.shape)
+    share = share / share.sum(axis=0)
+    intercepts: FloatArray = (share * slopes).sum(axis=0) - np.einsum("ij,ij->i", coefficients, share.T @ features)
+    return intercepts
 
 
 def _sets(weights: FloatArray, n_targets: int, n_sources: int) -> list[tuple[IntArray, FloatArray]]:
