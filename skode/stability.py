@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import networkx as nx
@@ -321,7 +322,9 @@ def _fit_half(
     steady: SteadyRows | None,
     seed: int,
 ) -> Dependencies:
-    """Fit one half-sample."""
+    """Fit one half-sample, for its edges alone: those of an additive field are there before networks are trained."""
+    if specification.field == "additive":
+        specification = replace(specification, max_iter=0)
     fitted = estimator._solve(specification, trajectories, steady, seed)
     return Dependencies(fitted.matrix, fitted.effect, fitted.sign, fitted.status != "diverged")
 
