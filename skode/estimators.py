@@ -51,7 +51,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         Right-hand side: one small network per target; one network for all targets as in the paper (``"shared"``);
         or that with a linear skip (``"residual"``). Only networks per target can cut an edge without touching
         another. ``"additive"`` is for hundreds to thousands of variables: the sources of every target are selected
-        as for a linear field, by convex problems along paths that a shared decay bridges between observations,
+        as if each acted by itself, by convex problems along paths that a shared decay bridges between observations,
         and only they enter the target's network, which is fitted by least squares in float64: ``learning_rate``,
         ``dtype`` and ``initial_state`` play no part. "auto" is ``"additive"`` from 64 sources on, where the other
         settings allow it, and ``"per_target"`` below.

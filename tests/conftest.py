@@ -12,6 +12,10 @@ import pytest
 import torch
 
 
+def pytest_configure():
+    torch.set_num_threads(1)  # problems of this size are slower on two threads, and tests run side by side
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy.linalg import expm
 from scipy.stats import ttest_1samp
 
@@ -21,14 +20,6 @@ SYSTEM = np.array([[-0.5, 0.0, 0.0], [1.2, -0.8, 0.0], [0.0, 0.0, -0.3]])
 TRUTH = SYSTEM != 0
 TIMES = np.linspace(0.0, 4.0, 13)
 QUICK = {"n_alphas": 3, "max_iter": 300, "tol": 1.0, "random_state": 0}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fit(n_trajectories=8, noise=0.05, rest=0, **options):

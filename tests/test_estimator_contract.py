@@ -45,14 +45,6 @@ OTHER = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(check, estimator):
     try:
         check(estimator)

@@ -31,7 +31,6 @@ GOOD = {"hidden_layer_sizes": (6,), "max_iter": 550, "dtype": "float64", "device
 
 @pytest.fixture(autouse=True)
 def quiet():
-    torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
@@ -56,7 +55,6 @@ def edges(estimator):
 
 @pytest.fixture(scope="module")
 def linear():
-    torch.set_num_threads(1)
     states = linear_data()
     X, y, groups = from_trajectories(states, TIMES)
     with warnings.catch_warnings():
@@ -203,7 +201,6 @@ def test_knock_outs_tell_apart_what_trajectories_cannot(driver):
 
 @pytest.fixture(scope="module")
 def predator():
-    torch.set_num_threads(1)
     system = make_lotka_volterra(8, 40, random_state=0)
     X, y, groups = from_trajectories(system.states, system.times)
     with warnings.catch_warnings():

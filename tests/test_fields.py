@@ -26,7 +26,6 @@ def _field(request: pytest.FixtureRequest) -> AbstractField:
 
 def draw(field: AbstractField, *, n_models: int, seed: int = 0) -> Weights:
     """Initial weights with every entry moved, so that no skip is zero."""
-    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
     weights = field.init(generator, n_models=n_models, dtype=torch.float64, device=torch.device("cpu"))
     return {

@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from scipy.integrate import solve_ivp
 from sklearn.exceptions import ConvergenceWarning
 
@@ -33,14 +32,6 @@ from skode.datasets import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fit(states, times, inputs=None, estimator=None, steady_states=None, **options):

@@ -68,7 +68,6 @@ PROXIMAL = [member for member in MEMBERS if isinstance(member.values[0], (GroupL
 
 def draw(penalty: AbstractPenalty, field: AbstractField, *, n_models: int = 1, seed: int = 0) -> Weights:
     """Parameters in general position: weights, and gates from closed to open."""
-    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
     weights = field.init(generator, n_models=n_models, dtype=torch.float64, device=torch.device("cpu"))
     return {

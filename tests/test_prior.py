@@ -27,14 +27,6 @@ TIMES = np.linspace(0.0, 4.0, 13)
 QUICK = {"max_iter": 200, "tol": 1.0, "random_state": 0, "dtype": "float64"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def linear_data(noise=0.02):
     rng = np.random.default_rng(0)
     starts = rng.uniform(0.5, 3.0, (8, 3)) * rng.choice([-1.0, 1.0], (8, 3))

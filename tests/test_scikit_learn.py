@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-import torch
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.metrics import r2_score
@@ -40,14 +39,6 @@ from skode import (
 )
 from skode.datasets import make_lotka_volterra
 from skode.scoring import neg_nrmse_scorer, persistence_skill_scorer, r2_scorer
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def lotka_volterra(n_trajectories, shortest, longest, **options):

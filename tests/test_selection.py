@@ -31,14 +31,6 @@ TRUTH = SYSTEM != 0
 TIMES = np.linspace(0.0, 4.0, 13)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def linear_states(n_trajectories=8, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
     starts = rng.uniform(0.5, 3.0, (n_trajectories, 3)) * rng.choice([-1.0, 1.0], (n_trajectories, 3))
@@ -236,7 +228,6 @@ def test_strengths_fall_without_repetition():
 
 @pytest.fixture(scope="module")
 def fitted():
-    torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return fit(max_iter=400, n_alphas=4, cv=3)
@@ -245,7 +236,6 @@ def fitted():
 @pytest.fixture(scope="module")
 def noisy():
     """Few, noisy rows, so that supports differ along the path."""
-    torch.set_num_threads(1)
     X, y, groups = from_trajectories(list(linear_states(6, noise=0.15, seed=3)), TIMES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -11,7 +11,6 @@ from skode.solvers import Flat, Loss, Prox, prox_adam
 
 
 def zeros(*shape: int) -> torch.Tensor:
-    torch.set_num_threads(1)
     return torch.zeros(shape, dtype=torch.float64)
 
 

@@ -10,7 +10,6 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy.linalg import expm
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -45,14 +44,6 @@ X, Y, GROUPS = from_trajectories(linear_states(8, 0.1), TIMES)
 QUICK = SparseNODERegressor(alpha=0.02, max_iter=5)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def fit(estimator=QUICK, X=X, y=Y, groups=GROUPS, sample_weight=None, steady_states=None, **options):
     model = StabilitySelection(estimator, **{"n_pairs": 2, "random_state": 0, **options})
     return model.fit(X, y, groups=groups, sample_weight=sample_weight, steady_states=steady_states)
@@ -60,7 +51,6 @@ def fit(estimator=QUICK, X=X, y=Y, groups=GROUPS, sample_weight=None, steady_sta
 
 @pytest.fixture(scope="module")
 def fitted():
-    torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return fit(SparseNODERegressor(alpha=0.03, max_iter=200), n_pairs=3)
@@ -263,7 +253,6 @@ def test_survives_pickle_and_clone(fitted):
 
 @pytest.fixture(scope="module")
 def path():
-    torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         base = SparseNODERegressor(max_iter=150, random_state=0, dtype="float64")

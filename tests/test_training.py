@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skode import SparseNODERegressor, from_trajectories
@@ -28,7 +27,6 @@ BAD_SEED = 666
 
 @pytest.fixture(autouse=True)
 def quiet():
-    torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
