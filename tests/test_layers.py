@@ -32,6 +32,7 @@ PREPARED = SHAPES | {"skode._prepare", "skode._scales", "skode._start_velocity",
 PARTS = {
     "skode._batch",
     "skode._dynamics",
+    "skode._latent",
     "skode._problem",
     "skode.fields",
     "skode.integrate",
@@ -92,7 +93,8 @@ ALLOWED: dict[str, set[str]] = {
     "skode.quasi_newton": TYPES | {"skode.solvers"},
     "skode.least_squares": TYPES,
     "skode._dynamics": TYPES | {"skode._scales", "skode.fields", "skode.integrate"},
-    "skode.objectives": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
+    "skode._latent": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
+    "skode.objectives": TYPES | {"skode._dynamics", "skode._latent", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
     "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._prepare"},

@@ -205,6 +205,18 @@ def test_window_loss_equals_an_explicit_loop(method, shifted):
         torch.testing.assert_close(found[model], total / mass / scale, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("n_states", [3, 6])
+def test_the_gradient_of_the_window_loss_is_that_of_its_formula(n_states):
+    windows, scale = windows_of(), torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+    states, cotangent = random(2, 4, 6, n_states, seed=5).requires_grad_(), random(2, 3, seed=6)
+    squares = windows.weights * (windows.targets - states[..., :3]) ** 2
+    expected = squares.sum((1, 2)) / windows.weights.sum((0, 1)) / scale
+    found = window_loss(states, windows, scale)
+    ours, theirs = (torch.autograd.grad((cotangent * loss).sum(), states)[0] for loss in (found, expected))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+
+
 def test_the_zero_model_has_window_loss_one():
     field, windows = FIELDS["per_target"], windows_of()
     dynamics = Dynamics(field, SCALES, time_dependent=False)

@@ -19,7 +19,8 @@ from skode._dynamics import Dynamics
 from skode._scales import Scales
 from skode.datasets import make_hill_network, make_lorenz63
 from skode.fields import SharedField
-from skode.integrate import integrate, rk4, rk4_adjoint
+from skode.integrate import integrate
+from skode.objectives import Windows, solve_windows, window_loss
 
 Step = Callable[[], float]
 """Take one step of training and return the loss before it."""
@@ -37,7 +38,7 @@ class Work(NamedTuple):
     field: SharedField
 
     def loss(self, states: torch.Tensor) -> torch.Tensor:
-        """Mean squared error over all observations of all trajectories."""
+        """Mean squared error over all observations of all trajectories; models add up."""
         total = self.mask.sum() * states.shape[-1]
         return (self.mask * (states - self.targets) ** 2).sum() / total
 
@@ -99,13 +100,13 @@ def network(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     return x @ weights["W2"][0].mT + weights["b2"][0, 0]
 
 
-def _stepper(work: Work, solve: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> Step:
+def _stepper(work: Work, loss_of: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> Step:
     weights = {name: value.clone().requires_grad_(True) for name, value in work.weights.items()}
     adam = torch.optim.Adam(weights.values(), lr=1e-3)
 
     def step() -> float:
         adam.zero_grad()
-        loss = work.loss(solve(weights))
+        loss = loss_of(weights)
         loss.backward()
         adam.step()
         return float(loss.detach())
@@ -140,15 +141,19 @@ def n_steps_of(work: Work) -> int:
 def skode_step(work: Work, *, by_hand: bool = True, n_models: int = 1) -> Step:
     """All trajectories, and all models, in one batch of RK4 steps."""
     dynamics, n_steps = dynamics_of(work), n_steps_of(work)
-    march = rk4_adjoint if by_hand else rk4
+    inputs, origin = torch.zeros(len(work.start), 0), torch.zeros(len(work.start))
+    seen, ones, nobody = work.mask * torch.ones_like(work.targets), torch.ones(work.start.shape[-1]), origin.long() - 1
+    windows = Windows(work.start, 0 * work.start, work.times, work.targets, seen, inputs, origin, nobody)
     some = work._replace(weights={name: w.repeat(n_models, *[1] * (w.ndim - 1)) for name, w in work.weights.items()})
+    start = work.start.expand(n_models, -1, -1)
 
-    def solve(weights: dict[str, torch.Tensor]) -> torch.Tensor:
-        slope = dynamics.slope(weights, torch.zeros(len(work.start), 0), torch.zeros(len(work.start)))
-        start = work.start.expand(n_models, -1, -1)
-        return integrate(slope, start, work.times, n_steps=n_steps, march=march).mean(0)
+    def loss_of(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        if by_hand:
+            states = solve_windows(dynamics, weights, windows, start, n_steps=n_steps)
+            return window_loss(states, windows, ones).mean(-1).sum()
+        return work.loss(integrate(dynamics.slope(weights, inputs, origin), start, work.times, n_steps=n_steps))
 
-    return _stepper(some, solve)
+    return _stepper(some, loss_of)
 
 
 def torchdiffeq_loop(work: Work) -> Step:
@@ -162,7 +167,7 @@ def torchdiffeq_loop(work: Work) -> Step:
             solved.append(path[place])
         return torch.stack(solved)
 
-    return _stepper(work, solve)
+    return _stepper(work, lambda weights: work.loss(solve(weights)))
 
 
 def torchdiffeq_batched(work: Work) -> Step:
@@ -174,7 +179,7 @@ def torchdiffeq_batched(work: Work) -> Step:
         path = odeint(lambda _, x: network(weights, x), work.start, distinct, rtol=1e-3, atol=1e-3, method="dopri5")
         return path[place, row]
 
-    return _stepper(work, solve)
+    return _stepper(work, lambda weights: work.loss(solve(weights)))
 
 
 def torchode_step(work: Work) -> Step:
@@ -188,7 +193,7 @@ def torchode_step(work: Work) -> Step:
         problem = to.InitialValueProblem(y0=work.start, t_eval=work.times)
         return to.AutoDiffAdjoint(method, controller).solve(problem).ys
 
-    return _stepper(work, solve)
+    return _stepper(work, lambda weights: work.loss(solve(weights)))
 
 
 def diffrax_step(work: Work) -> Step:

@@ -1,8 +1,10 @@
 """Right-hand sides of the differential equation."""
 
-from skode.fields._activations import ACTIVATIONS
+from skode.fields._activations import ACTIVATIONS, Activation
+from skode.fields._affine import Affine
 from skode.fields._base import AbstractField
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
+from skode.fields._folding import Folding
 from skode.fields.packed import PackedField
 from skode.fields.per_target import PerTargetField
 from skode.fields.shared import SharedField
@@ -11,7 +13,10 @@ __all__ = [
     "ACTIVATIONS",
     "AbstractBoundField",
     "AbstractField",
+    "Activation",
+    "Affine",
     "Evaluated",
+    "Folding",
     "PackedField",
     "PerTargetField",
     "SharedField",

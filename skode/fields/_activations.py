@@ -27,6 +27,10 @@ class Activation(NamedTuple):
         """s(x), differentiable."""
         return self.plain(x)
 
+    def core(self, x: torch.Tensor) -> torch.Tensor:
+        """core(x), differentiable."""
+        return (self.plain(x / self.inner) - self.shift) / self.outer
+
     def tangent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """s(x) and s'(x); may overwrite x."""
         h, kept = self.apply(x.mul_(self.inner))
