@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from skode._bridge import bridge_nodes
-from skode._capacity import EVIDENCE, FEWEST
+from skode._capacity import EVIDENCE, FEWEST, forecast_errors
 from skode._dynamics import Dynamics
 from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
@@ -21,13 +21,10 @@ from skode._screen import Screen, screen
 from skode._train import StageReport, Trained
 from skode._typing import BoolArray, FloatArray, Weights
 from skode.fields import PackedField
-from skode.objectives import Rows, Windows, solve_windows
+from skode.objectives import Rows
 
 DECAYS = (1.0, 0.01)
 """Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
-STEPS_PER_OBSERVATION = 4
-FAR = 1e3
-"""Standard units at which a forecast that fails is put."""
 
 
 @dataclass(frozen=True)
@@ -246,28 +243,16 @@ def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float
     windows = problem.held_windows
     if windows is not None and len(windows.start) >= FEWEST:
         dynamics = Dynamics(nets.field, prepared.scales, time_dependent=False)
-        errors = _forecast_errors(dynamics, best, windows, problem)
+        errors = forecast_errors(dynamics, best.weights, problem)[0]
         now = {**drawn, **{name: best.weights[name] for name in linear}}
         for factor in DECAYS:
             rich = _Candidate(tuple(drawn), factor * weight_decay)
             fitted = nets.fit(problem.rows, now, rich, nets.n_iter)
-            now, wrong = fitted.weights, _forecast_errors(dynamics, fitted, windows, problem)
+            now, wrong = fitted.weights, forecast_errors(dynamics, fitted.weights, problem)[0]
             gain = errors - wrong
             if bool(gain.mean() > EVIDENCE * gain.std() / len(gain) ** 0.5):
                 best, chosen, errors = fitted, rich, wrong
     return chosen, nets.go_on(prepared, best, chosen)
-
-
-def _forecast_errors(dynamics: Dynamics, fitted: Refit, windows: Windows, problem: Problem) -> torch.Tensor:
-    """Squared error of every held-out window, summed over targets; large where the solution fails.  # (window,)"""
-    windows = Windows(*(part if part.dtype == torch.long else part.double() for part in windows))
-    n_steps = STEPS_PER_OBSERVATION * max(1, windows.times.shape[1] - 1)
-    with torch.no_grad():
-        start = windows.start.unsqueeze(0)
-        states = solve_windows(dynamics, fitted.weights, windows, start, n_steps=n_steps)
-        states = states.nan_to_num(nan=FAR).clamp(-FAR, FAR)[0, ..., : windows.targets.shape[-1]]
-    errors = windows.weights * (windows.targets - states) ** 2 / problem.shooting.double()
-    return errors[..., problem.moving].sum((1, 2))
 
 
 def _report(

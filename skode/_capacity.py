@@ -1,4 +1,4 @@
-"""Bilinear units where they earn their keep: refit with and without, and let held-out rows decide."""
+"""Bilinear units where they earn their keep: refit with and without, and let held-out forecasts decide."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from typing import NamedTuple
 
 import torch
 
+from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import Weights
 from skode.fields import PerTargetField
-from skode.objectives import matching_errors
+from skode.objectives import Windows, solve_windows, window_starts
 
 N_BILINEAR = 4
 """Products of linear forms on offer: with the linear skip, enough for a quadratic law of a few variables."""
-FEWEST = 10
-"""Held-out rows below which there is no deciding."""
+FEWEST = 6
+"""Held-out windows below which there is no deciding: a standard error from six is known to a third."""
 EVIDENCE = 2.0
 """Standard errors by which held-out errors must fall before a model gets bilinear units."""
+
+
+STEPS_PER_OBSERVATION = 4
+FAR = 1e3
+"""Standard units at which a forecast that fails is put."""
 
 
 class Wide(NamedTuple):
@@ -72,29 +78,27 @@ def widen(field: PerTargetField, params: Weights, frozen: Weights, drawn: Weight
     return Wide(widened(field), doubled, masks)
 
 
-def narrow(wide: Wide, params: Weights, problem: Problem) -> Narrow:
+def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics) -> Narrow:
     """Keep the better half of the model axis, model by model.
 
-    Bilinear units are kept where they lower the held-out error of the interval rows, summed over targets, by more
-    than two standard errors of the paired differences. One decision serves all targets: a law is polynomial or
-    it is not, and the sum tells the two apart with far fewer rows than any single target.
+    Bilinear units are kept where they lower the error of forecasts of held-out windows, summed over targets, by more
+    than two standard errors of the paired differences. Interval rows would not do: a product that fits them may run
+    away. One decision serves all targets: a law is polynomial or it is not, and the sum tells the two apart with
+    far fewer windows than any single target.
 
     Parameters
     ----------
     wide : Wide
     params : dict of tensors  # (2 * model, ...), after training
     problem : Problem
+    dynamics : Dynamics
 
     Returns
     -------
     Narrow
         With the model axis as before; without bilinear units if no model keeps them.
     """
-    rows = problem.held_rows
-    assert rows is not None
-    with torch.no_grad():
-        errors = matching_errors(wide.field, params, rows)[..., problem.moving] / problem.matching[problem.moving]
-    plain, bilinear = errors.double().sum(-1).chunk(2)  # (model, row)
+    plain, bilinear = forecast_errors(replace(dynamics, field=wide.field), params, problem).chunk(2)  # (model, window)
     gain = plain - bilinear
     keep = gain.mean(dim=1) > EVIDENCE * gain.std(dim=1) / gain.shape[1] ** 0.5  # (model,), False for nan
 
@@ -106,6 +110,32 @@ def narrow(wide: Wide, params: Weights, problem: Problem) -> Narrow:
     return Narrow(field, kept, {name: wide.frozen[name][chosen] for name in names}, chosen)
 
 
+def forecast_errors(dynamics: Dynamics, weights: Weights, problem: Problem) -> torch.Tensor:
+    """Squared error of forecasts of every held-out window, summed over targets; large where the solution fails.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+    weights : dict of tensors  # (model, ...)
+    problem : Problem
+        With windows held out.
+
+    Returns
+    -------
+    tensor  # (model, window), float64
+    """
+    assert problem.held_windows is not None
+    windows = Windows(*(part if part.dtype == torch.long else part.double() for part in problem.held_windows))
+    weights = {name: value.double() for name, value in weights.items()}
+    n_steps = STEPS_PER_OBSERVATION * max(1, windows.times.shape[1] - 1)
+    n_models = len(next(iter(weights.values())))
+    with torch.no_grad():
+        states = solve_windows(dynamics, weights, windows, window_starts(windows, None, n_models), n_steps=n_steps)
+        states = states.nan_to_num(nan=FAR).clamp(-FAR, FAR)[..., : windows.targets.shape[-1]]
+    errors = windows.weights * (windows.targets - states) ** 2 / problem.shooting.double()
+    return errors[..., problem.moving].sum((2, 3))
+
+
 def can_widen(field: PerTargetField, problem: Problem) -> bool:
-    """Whether there are no bilinear units yet, and enough held-out rows to decide by."""
-    return field.n_bilinear == 0 and problem.held_rows is not None and len(problem.held_rows.slopes) >= FEWEST
+    """Whether there are no bilinear units yet, and enough held-out windows to decide by."""
+    return field.n_bilinear == 0 and problem.held_windows is not None and len(problem.held_windows.start) >= FEWEST

@@ -121,7 +121,7 @@ def train(
                 options,
             )
             solved = _solve(twice, wide.params)
-            field, params, frozen, chosen = narrow(wide, solved.params, problem)
+            field, params, frozen, chosen = narrow(wide, solved.params, problem, dynamics)
             dynamics, solved = replace(dynamics, field=field), _only(solved, params, chosen)
         else:
             losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)

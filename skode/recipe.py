@@ -30,7 +30,7 @@ class Stage:
     frozen : bool
         Whether the support is frozen to the non-zeros that earlier stages left, and the penalty is off.
     widens : bool
-        Whether targets may get bilinear units in this stage, if held-out rows favour them.
+        Whether targets may get bilinear units in this stage, if forecasts of held-out windows favour them.
     second_order : bool
         Whether L-BFGS minimises the loss on all rows, from the curvature of the matching loss, where nothing but smooth
         terms is asked for and the field has one network per target; else it is Adam. L-BFGS takes a third of the

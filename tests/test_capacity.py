@@ -8,10 +8,12 @@ import torch
 
 from skode import SparseNODERegressor, from_trajectories
 from skode._capacity import N_BILINEAR, narrow, widen, widened
+from skode._dynamics import Dynamics
 from skode._problem import Problem
+from skode._scales import Scales
 from skode.datasets import make_dense_linear, make_lorenz96
 from skode.fields import PerTargetField
-from skode.objectives import Rows, matching_scale
+from skode.objectives import Windows, solve_windows
 
 FLOAT = {"dtype": torch.float64, "device": torch.device("cpu")}
 
@@ -34,9 +36,40 @@ def offer(n_models=2):
     return field, weights, support, widen(field, weights, frozen, drawn)
 
 
-def problem_with(rows):
+def scales():
+    """States and slopes in standard units already, one unit of time between observations."""
+    one, zero, none = np.ones(3), np.zeros(3), np.zeros(0)
+    return Scales(
+        time_unit=1.0,
+        state_mean=zero,
+        state_sd=one,
+        velocity_sd=None,
+        input_mean=none,
+        input_sd=none,
+        clock_mean=0.0,
+        clock_sd=1.0,
+        rate=one,
+        low=-one,
+        high=one,
+    )
+
+
+def problem_with(windows):
     fields = dict.fromkeys(Problem._fields)
-    return Problem(**{**fields, "held_rows": rows, "matching": matching_scale(rows), "moving": torch.arange(3)})
+    given = {"held_windows": windows, "shooting": torch.ones(3).double(), "moving": torch.arange(3)}
+    return Problem(**{**fields, **given})
+
+
+def windows_of(dynamics, weights, n_windows=40):
+    """Exact forecasts of one model from random starts."""
+    start = 0.5 * torch.randn(n_windows, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    times = 0.05 * torch.arange(6, dtype=torch.float64).repeat(n_windows, 1)
+    empty = torch.zeros(n_windows, 0, dtype=torch.float64), torch.zeros(n_windows, dtype=torch.float64)
+    blank = torch.zeros(n_windows, 6, 3, dtype=torch.float64)
+    after = torch.full((n_windows,), -1)
+    windows = Windows(start, torch.ones_like(start), times, blank, torch.ones_like(blank), *empty, after)
+    solved = solve_windows(dynamics, weights, windows, start.unsqueeze(0), n_steps=40)[0]
+    return windows._replace(targets=solved)
 
 
 def test_the_first_half_answers_as_before():
@@ -52,17 +85,23 @@ def test_the_second_half_opens_no_new_edge():
 
 
 @pytest.mark.parametrize("better", ["first", "second"])
-def test_the_half_that_predicts_held_out_rows_is_kept(better):
+def test_the_half_that_forecasts_held_out_windows_is_kept(better):
     _, _, _, wide = offer()
-    z = torch.randn(200, 2, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    dynamics = Dynamics(wide.field, scales(), time_dependent=False)
     half = {name: value[:1] if better == "first" else value[2:3] for name, value in wide.params.items()}
-    slopes = wide.field(half, z.flatten(0, 1)[None])[0].unflatten(0, (-1, 2)).mean(1)
-    rows = Rows(z, torch.full((200, 2), 0.5), slopes, torch.ones_like(slopes))
-    kept = narrow(wide, wide.params, problem_with(rows))
+    windows = windows_of(dynamics, half)
+    kept = narrow(wide, wide.params, problem_with(windows), dynamics)
     assert (kept.field.n_bilinear > 0) == (better == "second")
-    assert torch.allclose(
-        kept.field({n: v[:1] for n, v in kept.params.items()}, z[None, :, 0]), wide.field(half, z[None, :, 0])
-    )
+    z = windows.start[None]
+    assert torch.allclose(kept.field({n: v[:1] for n, v in kept.params.items()}, z), wide.field(half, z))
+
+
+def test_units_that_run_away_are_refused_although_they_fit_at_the_starts():
+    _, _, _, wide = offer(1)
+    dynamics = Dynamics(wide.field, scales(), time_dependent=False)
+    windows = windows_of(dynamics, {name: value[1:] for name, value in wide.params.items()})
+    wild = {**wide.params, "P": 1e3 * wide.params["P"], "R": 1e3 * wide.params["R"]}
+    assert narrow(wide, wild, problem_with(windows), dynamics).field.n_bilinear == 0
 
 
 def fitted_bilinear(system, **options):

@@ -102,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     | PARTS
     | {"skode._bridge", "skode._prepare", "skode._refit", "skode._rematch", "skode._screen", "skode._train"},
     "skode._refit": TYPES | {"skode.fields", "skode.least_squares", "skode.objectives"},
-    "skode._capacity": TYPES | {"skode._problem", "skode.fields", "skode.objectives"},
+    "skode._capacity": TYPES | {"skode._dynamics", "skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
     "skode._curvature": TYPES | {"skode.fields", "skode.objectives"},
     "skode._stage": TYPES | PARTS | {"skode._constraints"},
