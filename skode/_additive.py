@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from skode._bridge import bridge_nodes
-from skode._capacity import EVIDENCE, FEWEST, forecast_errors
+from skode._capacity import FEWEST, clearly_lower, forecast_errors
 from skode._dynamics import Dynamics
 from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
@@ -249,8 +249,7 @@ def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float
             rich = _Candidate(tuple(drawn), factor * weight_decay)
             fitted = nets.fit(problem.rows, now, rich, nets.n_iter)
             now, wrong = fitted.weights, forecast_errors(dynamics, fitted.weights, problem)[0]
-            gain = errors - wrong
-            if bool(gain.mean() > EVIDENCE * gain.std() / len(gain) ** 0.5):
+            if bool(clearly_lower(wrong, errors)):
                 best, chosen, errors = fitted, rich, wrong
     return chosen, nets.go_on(prepared, best, chosen)
 

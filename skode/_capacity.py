@@ -18,9 +18,7 @@ N_BILINEAR = 4
 FEWEST = 6
 """Held-out windows below which there is no deciding: a standard error from six is known to a third."""
 EVIDENCE = 2.0
-"""Standard errors by which held-out errors must fall before a model gets bilinear units."""
-
-
+"""Standard errors by which held-out errors must fall before a richer model is taken."""
 STEPS_PER_OBSERVATION = 4
 FAR = 1e3
 """Standard units at which a forecast that fails is put."""
@@ -99,15 +97,29 @@ def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics) ->
         With the model axis as before; without bilinear units if no model keeps them.
     """
     plain, bilinear = forecast_errors(replace(dynamics, field=wide.field), params, problem).chunk(2)  # (model, window)
-    gain = plain - bilinear
-    keep = gain.mean(dim=1) > EVIDENCE * gain.std(dim=1) / gain.shape[1] ** 0.5  # (model,), False for nan
-
+    keep = clearly_lower(bilinear, plain)  # (model,)
     chosen = torch.arange(len(keep), device=keep.device) + len(keep) * keep
     field, names = wide.field, list(params)
     if not bool(keep.any()):
         field, names = replace(wide.field, n_bilinear=0), [name for name in names if name not in ("P", "R")]
     kept = {name: params[name][chosen] for name in names}
     return Narrow(field, kept, {name: wide.frozen[name][chosen] for name in names}, chosen)
+
+
+def clearly_lower(errors: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
+    """Whether paired errors are lower by more than two standard errors on average; False for nan.
+
+    Parameters
+    ----------
+    errors, than : tensor  # (..., window)
+
+    Returns
+    -------
+    tensor of bool  # (...)
+    """
+    gain = than - errors
+    lower: torch.Tensor = gain.mean(dim=-1) > EVIDENCE * gain.std(dim=-1) / gain.shape[-1] ** 0.5
+    return lower
 
 
 def forecast_errors(dynamics: Dynamics, weights: Weights, problem: Problem) -> torch.Tensor:

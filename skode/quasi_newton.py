@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from skode._typing import Weights
-from skode.solvers import Best, Flat, Loss, Solved, Validate, settled, with_decay
+from skode.solvers import Best, Flat, Loss, Solved, Validate, ended, with_decay
 
 Precondition = Callable[[Weights], Weights]
 """(gradient) -> inverse curvature times gradient, for every model; positive semidefinite."""
@@ -161,15 +161,5 @@ def lbfgs(
             direction = torch.where(good[:, None], past.direction(gradient), direction)
             length = torch.where(good, 1.0, shorter)
             recorded.append(here)
-        final = x.to(narrow)
-        if best is not None and validate is not None:
-            best.offer(final, validate(flat.views(final)))
-            final = best.vector
     history = torch.stack(recorded)[::every].to(narrow)
-    return Solved(
-        params={name: view.clone() for name, view in flat.views(final).items()},
-        losses=history,
-        converged=settled(history, tol, unit) & ~failed,
-        failed=failed,
-        n_iter=n_iter,
-    )
+    return ended(flat, x.to(narrow), history, failed, best=best, validate=validate, n_iter=n_iter, tol=tol, unit=unit)

@@ -210,9 +210,25 @@ def prox_adam(
     unsound = ~torch.isfinite(vector.detach()).all(dim=1)
     failed = (failures >= max_failures) | unsound | ~torch.isfinite(history).any(dim=0)
     final = torch.where(unsound[:, None], good, vector.detach())
+    return ended(flat, final, history, failed, best=best, validate=validate, n_iter=n_iter, tol=tol, unit=unit)
+
+
+@torch.no_grad()
+def ended(
+    flat: Flat,
+    final: torch.Tensor,
+    history: torch.Tensor,
+    failed: torch.Tensor,
+    *,
+    best: Best | None,
+    validate: Validate | None,
+    n_iter: int,
+    tol: float,
+    unit: float | None,
+) -> Solved:
+    """What a solver hands back: the last parameters or, where there is a held-out loss, those of the best check."""
     if best is not None and validate is not None:
-        with torch.no_grad():
-            best.offer(final, validate(flat.views(final)))
+        best.offer(final, validate(flat.views(final)))
         final = best.vector
     return Solved(
         params={name: view.clone() for name, view in flat.views(final).items()},
