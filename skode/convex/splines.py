@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skode._typing import BoolArray, FloatArray, IntArray
-from skode.convex._refit import RESIDUAL_FLOOR, ebic
+from skode.convex._exchange import TINY, Features, Target
 
 N_FUNCTIONS = (2, 4)
 """Functions of a source on offer next to the line. Three never did better than the better of these."""
@@ -17,10 +17,6 @@ FEWEST = 10
 """Sources that a target may have however few rows there are."""
 OUTER = 0.05
 """Share of the values outside the outer knots, on each side, where splines are straight."""
-ENTRY = 2.0
-"""What a source must explain to come in, in units of what one must explain to stay: what is at the margin stays where
-the convex problem put it."""
-TINY = 1e-9
 
 
 class SplineSelection(NamedTuple):
@@ -29,13 +25,6 @@ class SplineSelection(NamedTuple):
     support: BoolArray  # (target, source)
     n_functions: int  # of every source; 1 is the line, and leaves the support as it was
     residual: FloatArray  # (target,) mean square left, as a share of that of the intercept
-
-
-class Features(NamedTuple):
-    """Means over intervals of the functions of every source, uncorrelated and of unit variance for each source."""
-
-    values: FloatArray  # (row, source, function), 0 for functions that depend on the others
-    rank: IntArray  # (source,) functions that do not
 
 
 def spline_features(nodes: FloatArray, quadrature: FloatArray, n_functions: int) -> Features:
@@ -134,7 +123,7 @@ def select_splines(
         support, left, total = np.zeros_like(start), np.ones(n_targets), 0.0
         for i, some in enumerate(candidates):
             most = max(FEWEST, int(n_rows[i] / np.log(max(n_sources, 2)) / m))
-            problem = _Target.build(features, slopes[:, i], w[:, i], some, n_sources, float(n_rows[i]))
+            problem = Target.build(features, slopes[:, i], w[:, i], some, n_sources, float(n_rows[i]))
             now = start[i, some]
             sources, value = problem.value_of(now) if m == 1 else problem.exchange(now, least, most)
             left[i] = problem.residual(sources)
@@ -174,7 +163,7 @@ def edge_evidence(
     features, out = spline_features(nodes, quadrature, n_functions), np.zeros(support.shape)
     for i in np.flatnonzero(support.any(axis=1)):
         some = np.flatnonzero(support[i])
-        problem = _Target.build(features, slopes[:, i], w[:, i], some, support.shape[1], float(n_rows[i]))
+        problem = Target.build(features, slopes[:, i], w[:, i], some, support.shape[1], float(n_rows[i]))
         out[i, some] = problem.evidence()
     return out
 
@@ -182,123 +171,3 @@ def edge_evidence(
 def _candidates(scores: FloatArray, start: BoolArray) -> IntArray:
     top = np.argsort(-scores, kind="stable")[:N_CANDIDATES]
     return np.union1d(top[scores[top] > 0], np.flatnonzero(start))
-
-
-class _Target(NamedTuple):
-    """Scalar products of one target's candidates, slopes in units of their root mean square."""
-
-    gram: FloatArray  # (candidate, function, candidate, function)
-    cross: FloatArray  # (candidate, function)
-    rank: IntArray  # (candidate,)
-    n_sources: int
-    n_rows: float
-
-    @classmethod
-    def build(
-        cls, features: Features, slopes: FloatArray, weights: FloatArray, some: IntArray, n_sources: int, n_rows: float
-    ) -> _Target:
-        x = features.values[:, some]
-        root = np.sqrt(weights)
-        x = root[:, None, None] * (x - np.einsum("k,ksm->sm", weights, x))
-        y = root * (slopes - weights @ slopes)
-        size = float(np.sqrt(y @ y))
-        flat = x.reshape(len(x), -1)
-        gram = flat.T @ flat
-        gram[np.diag_indices_from(gram)] += TINY
-        m = x.shape[2]
-        cross = (flat.T @ (y / size if size > 0 else y)).reshape(-1, m)
-        return cls(gram.reshape(len(some), m, len(some), m), cross, features.rank[some], n_sources, n_rows)
-
-    def criterion(self, sources: list[int], residual: float) -> float:
-        """Extended BIC; as ``ebic``, with every function of a source as a parameter."""
-        size = len(sources)
-        more = float(self.rank[sources].sum()) - size if sources else 0.0
-        value = ebic(
-            np.array(max(residual, RESIDUAL_FLOOR)),
-            np.array(float(size)),
-            n_rows=np.array(self.n_rows),
-            n_sources=self.n_sources,
-            gamma=1.0,
-        )
-        return float(value) + more * float(np.log(self.n_rows))
-
-    def value_of(self, start: BoolArray) -> tuple[list[int], float]:
-        """The start as it is, and its criterion."""
-        sources = np.flatnonzero(start).tolist()
-        return sources, self.criterion(sources, self.residual(sources))
-
-    def residual(self, sources: list[int]) -> float:
-        """Share of the mean square that these sources leave."""
-        if not sources:
-            return 1.0
-        block, right = self._block(sources)
-        return float(1.0 - right @ np.linalg.solve(block, right))
-
-    def exchange(self, start: BoolArray, least: float, most: int) -> tuple[list[int], float]:
-        """Drop and add sources while the criterion falls; the sources and their criterion."""
-        sources = np.flatnonzero(start).tolist()
-        sources, residual, value = self._dropped(sources, self.residual(sources), least)
-        for _ in range(2 * most):
-            if len(sources) >= min(most, len(self.rank)):
-                break
-            gains = self._gains(sources)
-            new = int(np.argmax(gains))
-            after = residual - float(gains[new])
-            if gains[new] < ENTRY * least or self.criterion([*sources, new], after) >= value - 1e-9 * abs(value):
-                break
-            sources, residual, value = self._dropped([*sources, new], after, least)
-        return sources, value
-
-    def _dropped(self, sources: list[int], residual: float, least: float) -> tuple[list[int], float, float]:
-        """Drop the source that explains least, as long as the criterion falls or it explains too little."""
-        value = self.criterion(sources, residual)
-        while sources:
-            losses = self._losses(sources)
-            worst = int(np.argmin(losses))
-            rest = [*sources[:worst], *sources[worst + 1 :]]
-            after = residual + float(losses[worst])
-            if (there := self.criterion(rest, after)) >= value and losses[worst] >= least:
-                break
-            sources, residual, value = rest, after, there
-        return sources, residual, value
-
-    def evidence(self) -> FloatArray:
-        """Rise of the criterion without each of the candidates, when all are in.  # (candidate,)"""
-        every = list(range(len(self.rank)))
-        residual = self.residual(every)
-        with_all = self.criterion(every, residual)
-        rests = [[*every[:k], *every[k + 1 :]] for k in every]
-        without = zip(rests, self._losses(every), strict=True)
-        return np.array([self.criterion(rest, residual + float(loss)) - with_all for rest, loss in without])
-
-    def _losses(self, sources: list[int]) -> FloatArray:
-        """What the residual rises by without each of the sources.  # (source,)"""
-        block, right = self._block(sources)
-        n, m = len(sources), self.cross.shape[1]
-        inverse = np.linalg.inv(block)
-        found = (inverse @ right).reshape(n, m, 1)
-        own = inverse.reshape(n, m, n, m)[np.arange(n), :, np.arange(n)]  # (source, m, m)
-        losses: FloatArray = (found * np.linalg.solve(own, found)).sum(axis=(1, 2))
-        return losses
-
-    def _gains(self, sources: list[int]) -> FloatArray:
-        """What the residual falls by with each of the candidates; 0 for those that are in.  # (candidate,)"""
-        n, m = self.cross.shape
-        every = np.arange(n)
-        left, own = self.cross, self.gram[every, :, every]
-        if sources:
-            block, right = self._block(sources)
-            to_all = self.gram[sources].reshape(len(block), n * m)
-            found = np.linalg.solve(block, np.column_stack([right, to_all]))
-            left = left - (found[:, 0] @ to_all).reshape(n, m)
-            own = own - np.einsum("rsm,rsn->smn", to_all.reshape(-1, n, m), found[:, 1:].reshape(-1, n, m))
-        own = own + 1e-6 * np.eye(m)
-        gains: FloatArray = (left * np.linalg.solve(own, left[:, :, None])[:, :, 0]).sum(axis=1)
-        gains[sources] = 0.0
-        return gains
-
-    def _block(self, sources: list[int]) -> tuple[FloatArray, FloatArray]:
-        size = len(sources) * self.cross.shape[1]
-        return self.gram[np.ix_(sources, range(self.cross.shape[1]), sources, range(self.cross.shape[1]))].reshape(
-            size, size
-        ), self.cross[sources].ravel()
