@@ -8,6 +8,7 @@ import numpy as np
 
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex._refit import RESIDUAL_FLOOR, ebic
+from skode.convex.select import EBIC_GAMMA
 
 ENTRY = 2.0
 """What a source must explain to come in, in units of what one must explain to stay: what is at the margin stays where
@@ -56,7 +57,7 @@ class Target(NamedTuple):
             np.array(float(size)),
             n_rows=np.array(self.n_rows),
             n_sources=self.n_sources,
-            gamma=1.0,
+            gamma=EBIC_GAMMA,
         )
         return float(value) + more * float(np.log(self.n_rows))
 
