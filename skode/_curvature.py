@@ -1,18 +1,23 @@
-"""How the losses of a fit bend, nearly: Gauss-Newton matrices of the matching loss, target by target."""
+"""How the losses of a fit bend, nearly: by the parameters of every target, and by the starts of windows."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
 from skode._typing import Weights
 from skode.fields import PerTargetField
 from skode.fields.tangents import TargetNets
-from skode.objectives import Rows
+from skode.objectives import Rows, Windows
 
 DAMPING = 1e-3
 """Added to the curvature, in units of a target's zero-model loss: where it bends less, steps are cautious."""
 MAX_ROWS = 1000
 """Rows from which curvatures are formed; more are thinned evenly."""
+PROBES, NUDGE = 4, 1e-3
+"""Directions in which the starts of windows are moved, and how far, in standard units."""
+MOST_GROWTH = 1e8
 CHUNK_ENTRIES = 1e7
 """Entries of the derivative by the parameters that are held at a time, some 80 MB."""
 
@@ -104,3 +109,49 @@ class MatchingCurvature:
 
     def _pad(self, values: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.pad(values, (0, 1))
+
+
+@torch.no_grad()
+def start_curvature(
+    solve: Callable[[torch.Tensor], torch.Tensor],
+    start: torch.Tensor,
+    windows: Windows,
+    scale: torch.Tensor,
+    stiffness: float,
+) -> torch.Tensor:
+    r"""Second derivative of the loss by the shift of every start, as far as the shift of weights knows it too.
+
+    A start is held by its own observation and the seam before it; through the solution it also moves all that its
+    window must meet. Let g be how many times more the loss bends by the whole of the window, found with starts moved at
+    random. The curvature is :math:`\sqrt g` times that of the start alone: the matching loss, whose curvature the
+    weights take, does not know of growth along a window either, and with g itself starts would lag behind the weights.
+    Without g starts of windows that diverge hold all others up.
+
+    Parameters
+    ----------
+    solve : callable start -> states  # (model, window, time, state)
+    start : tensor  # (model, window, state)
+    windows : Windows
+    scale : tensor  # (target,), from ``window_scale``
+    stiffness : float
+        Price of a jump at a seam relative to that of an error.
+
+    Returns
+    -------
+    tensor  # (model, window, state)
+    """
+    d = scale.shape[0]
+    error = windows.weights / (windows.weights.sum((0, 1)).clamp_min(1e-30) * scale)
+    jump = stiffness / ((windows.weights > 0).sum((0, 1)).clamp_min(1) * scale)
+    own = (1.0 + stiffness) / stiffness * jump
+    seam = (windows.after >= 0).unsqueeze(-1)
+    signs = torch.Generator().manual_seed(0)
+    there, bends = solve(start)[..., :d], torch.zeros_like(start[..., 0])
+    for _ in range(PROBES):
+        sign = 2 * torch.randint(2, start.shape[1:], generator=signs).to(start) - 1
+        moved = (solve(start + NUDGE * sign)[..., :d] - there) / NUDGE
+        bends += (error * moved.square()).sum((2, 3)) + (seam * jump * moved[:, :, -1].square()).sum(-1)
+    growth = (bends / (PROBES * own.sum())).nan_to_num(nan=MOST_GROWTH).clamp(1.0, MOST_GROWTH)
+    n_parts = start.shape[-1] // d
+    unit = 2.0 * own.repeat(n_parts) * windows.spread[:, :d].repeat(1, n_parts).square()
+    return (growth.sqrt().unsqueeze(-1) * unit).clamp_min(1e-12)

@@ -71,7 +71,7 @@ MANY = 64
 """Sources from which on ``field="auto"`` selects by convex problems: networks that read everything cost d squared."""
 
 
-ADAM_PER_STEP = 70
+ADAM_PER_STEP = 50
 """Iterations of ``max_iter`` that one step of least squares stands for."""
 FEW_UNITS = (8,)
 """Default widths of additive fields: networks that read a handful of sources each."""

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from skode._constraints import Constraints
-from skode._curvature import MatchingCurvature
+from skode._curvature import MatchingCurvature, start_curvature
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import Weights
 from skode.fields import PerTargetField
 from skode.integrate import double_step
-from skode.objectives import Rows, Windows, matching_loss, seam_loss, solve_windows, window_loss, window_starts
+from skode.objectives import (
+    Rows,
+    Windows,
+    matching_loss,
+    seam_loss,
+    solve_windows,
+    window_errors,
+    window_loss,
+    window_starts,
+)
 from skode.penalties import AbstractPenalty
 from skode.quasi_newton import Precondition
 from skode.recipe import Stage
@@ -154,7 +164,10 @@ class StageLosses:
         )
         if SHIFT not in params:
             return matching
-        starts = seam_curvature(problem.windows, problem.shooting)
+
+        solve = partial(self._solutions, self._masked(weights), problem.windows)
+        start = self._starts(problem.windows, params[SHIFT])
+        starts = start_curvature(solve, start, problem.windows, problem.shooting, STIFFNESS)
 
         def inverse(gradient: Weights) -> Weights:
             moved = matching({name: value for name, value in gradient.items() if name != SHIFT})
@@ -168,15 +181,16 @@ class StageLosses:
         return self.stage.press != "none" or self.options.constraints is not None
 
     def held_out(self, params: Weights) -> torch.Tensor:
-        """Held-out loss; where the penalty is on, the latest check always wins.  # (model,)"""
+        """Held-out loss; where the penalty is on, the latest check always wins.  # (model,), or (model, window)"""
         self.n_checks += 1
         weights = self.finish(self.penalty.weights(self.dynamics.field, params))
         problem = self.problem
         assert problem.held_rows is not None and problem.held_windows is not None
-        if self.stage.objective == "match":
-            loss = matching_loss(self.dynamics.field, weights, problem.held_rows, problem.matching)
-        else:
-            loss = self._window_loss(weights, problem.held_windows, problem.shooting, None)
+        if self.stage.objective == "windows":
+            states = self._solutions(weights, problem.held_windows, self._starts(problem.held_windows, None))
+            errors = window_errors(states, problem.held_windows, problem.shooting)[..., problem.moving]
+            return errors.sum(-1).nan_to_num(nan=torch.inf)
+        loss = matching_loss(self.dynamics.field, weights, problem.held_rows, problem.matching)
         total = loss[:, problem.moving].sum(-1).nan_to_num(nan=torch.inf)
         if self.stage.press == "none":
             return total
@@ -200,12 +214,18 @@ class StageLosses:
     def _window_loss(
         self, weights: Weights, windows: Windows, scale: torch.Tensor, shift: torch.Tensor | None
     ) -> torch.Tensor:
-        start = window_starts(windows, shift, self.alpha.shape[0])
-        states = solve_windows(self.dynamics, weights, windows, start, n_steps=self.n_steps, method=self.options.method)
+        start = self._starts(windows, shift)
+        states = self._solutions(weights, windows, start)
         loss = window_loss(states, windows, scale)
         if shift is None:  # starts are what they are: a jump tells of their noise
             return loss
         return loss + STIFFNESS * seam_loss(states, start, windows, scale)
+
+    def _starts(self, windows: Windows, shift: torch.Tensor | None) -> torch.Tensor:
+        return window_starts(windows, shift, self.alpha.shape[0])
+
+    def _solutions(self, weights: Weights, windows: Windows, start: torch.Tensor) -> torch.Tensor:
+        return solve_windows(self.dynamics, weights, windows, start, n_steps=self.n_steps, method=self.options.method)
 
     def _minibatch(self, rows: Rows) -> Rows:
         n_rows = rows.slopes.shape[0]
@@ -223,21 +243,3 @@ class StageLosses:
             slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=LARGEST_GRID * n_times
         )
         return found.n_steps
-
-
-def seam_curvature(windows: Windows, scale: torch.Tensor) -> torch.Tensor:
-    """Second derivative of the loss by the shift of every start: of its own observation, and of the seam before it.
-
-    Parameters
-    ----------
-    windows : Windows
-    scale : tensor  # (target,), from ``window_scale``
-
-    Returns
-    -------
-    tensor  # (window, state)
-    """
-    n_observations = (windows.weights > 0).sum((0, 1)).clamp_min(1)
-    n_parts, d = windows.spread.shape[-1] // scale.shape[0], scale.shape[0]
-    unit = (2.0 * (1.0 + STIFFNESS) / (n_observations * scale)).repeat(n_parts)
-    return (unit * windows.spread[:, :d].repeat(1, n_parts).square()).clamp_min(1e-12)

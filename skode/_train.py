@@ -26,6 +26,8 @@ from skode.solvers import Solved, prox_adam
 
 ADAM_PER_EVALUATION = 3
 """Iterations of Adam in place of which L-BFGS evaluates the loss once; it is nearer to the minimum then."""
+PATIENCE = 10
+"""Checks of the last stage, half of all, without a better forecast of what is held out, after which a model is done."""
 ADAPTIVE_FLOOR = 0.02
 """Smallest Jacobian share in the adaptive prices, which bounds them by 50."""
 
@@ -168,6 +170,7 @@ def _solve(losses: StageLosses, params: Weights) -> Solved:
                 validate=validate,
                 tol=options.tol,
                 unit=unit,
+                patience=PATIENCE,
             )
     return solved._replace(params=losses.finish(solved.params))
 

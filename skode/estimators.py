@@ -84,7 +84,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         (``"dopri5"``, ``"implicit_adams"``, ...) are those of torchdiffeq, one trajectory at a time.
     training : {"staged", "trajectory"}, default="staged"
         See above.
-    max_iter : int, default=2200
+    max_iter : int, default=1600
         Optimiser iterations over all stages.
     learning_rate : float, default=0.01
         Peak step of Adam, which falls along a cosine in every stage.
@@ -168,7 +168,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         initial_velocity: str = "given",
         method: str = "rk4",
         training: str = "staged",
-        max_iter: int = 2200,
+        max_iter: int = 1600,
         learning_rate: float = 0.01,
         weight_decay: float = 1e-3,
         tol: float = 1e-3,

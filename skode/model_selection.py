@@ -124,7 +124,7 @@ random_state, verbose
         initial_state: str = "refine",
         initial_velocity: str = "given",
         method: str = "rk4",
-        max_iter: int = 2200,
+        max_iter: int = 1600,
         learning_rate: float = 0.01,
         weight_decay: float = 1e-3,
         tol: float = 1e-3,

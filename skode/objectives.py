@@ -157,6 +157,23 @@ class _SquaredErrors(torch.autograd.Function):
         return ctx.weighted * (2.0 * cotangent[:, None, None]), None, None
 
 
+def window_errors(states: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
+    """Squared errors of every window by itself; their mean over windows is ``window_loss``.
+
+    Parameters
+    ----------
+    states : tensor  # (model, window, time, state), from ``solve_windows``
+    windows : Windows
+    scale : tensor  # (target,), from ``window_scale``
+
+    Returns
+    -------
+    tensor  # (model, window, target)
+    """
+    squares = windows.weights * (states[..., : windows.targets.shape[-1]] - windows.targets) ** 2
+    return squares.sum(2) * len(windows.start) / (windows.weights.sum((0, 1)).clamp_min(1e-30) * scale)
+
+
 def seam_loss(states: torch.Tensor, start: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
     """Squared jumps where one window ends and the next begins, counted as errors of one observation each.
 

@@ -66,6 +66,7 @@ def lbfgs(
     tol: float = 1e-3,
     unit: float | None = None,
     n_checks: int = 20,
+    patience: int | None = None,
 ) -> Solved:
     r"""Minimise smooth losses by L-BFGS; one evaluation of all models is one iteration.
 
@@ -83,14 +84,18 @@ def lbfgs(
         Number of evaluations.
     precondition : callable, optional
         Gradient to step, as a rough inverse of the curvature; entries for which it gives 0 stay as they are.
-    validate : callable (params) -> tensor  # (model,), optional
-        Held-out loss; each model ends at the checked parameters where it was lowest.
+    validate : callable (params) -> tensor  # (model,) or (model, part), optional
+        Held-out loss, or its parts. Each model ends at the checked parameters where it was lowest; with parts, at the
+        last ones unless those were better by more than a standard error.
     decay : callable name -> float, optional
         As for ``prox_adam``.
     memory : int
         Number of pairs that are remembered.
     tol, unit, n_checks
         As for ``prox_adam``.
+    patience : int, optional
+        Checks in a row without a lower held-out loss after which a model is done and stands still; the end comes
+        early when all are.
 
     Returns
     -------
@@ -130,7 +135,7 @@ def lbfgs(
         return flat.ravel(list(precondition(flat.views(vector)).values()))
 
     x = flat.vector.double()  # products of many float32 numbers would lose their last digits
-    best = Best(flat.vector) if validate is not None else None
+    best = Best(flat.vector, patience) if validate is not None else None
     here, gradient = value(x, 0)
     failed = ~here.isfinite()
     gradient = torch.where(failed[:, None], 0.0, gradient)
@@ -138,10 +143,14 @@ def lbfgs(
     direction = past.direction(gradient)
     length = torch.ones_like(here)
     recorded, every = [here], max(1, n_iter // n_checks)
+    done = torch.zeros_like(failed)
     with torch.no_grad():
         for iteration in range(1, n_iter):
             if best is not None and validate is not None and (iteration - 1) % every == 0:
                 best.offer(x.to(narrow), validate(flat.views(x.to(narrow))))
+                done |= best.done
+                if bool(done.all()):
+                    break
             promised = (gradient * direction).sum(1)
             uphill = ~(promised < 0) & (gradient != 0).any(dim=1)
             if bool(uphill.any()):
@@ -151,7 +160,7 @@ def lbfgs(
             step = length[:, None] * direction
             with torch.enable_grad():
                 there, new = value(x + step, iteration)
-            good = there <= here + ENOUGH * length * promised
+            good = (there <= here + ENOUGH * length * promised) & ~done
             past.add(step, torch.where(good[:, None], new - gradient, 0.0), good)
             parabola = -0.5 * promised * length**2 / (there - here - length * promised)
             shorter = torch.maximum(0.1 * length, torch.minimum(0.5 * length, parabola.nan_to_num(nan=0.0)))
@@ -162,4 +171,6 @@ def lbfgs(
             length = torch.where(good, 1.0, shorter)
             recorded.append(here)
     history = torch.stack(recorded)[::every].to(narrow)
-    return ended(flat, x.to(narrow), history, failed, best=best, validate=validate, n_iter=n_iter, tol=tol, unit=unit)
+    return ended(
+        flat, x.to(narrow), history, failed, best=best, validate=validate, n_iter=len(recorded), tol=tol, unit=unit
+    )

@@ -52,11 +52,11 @@ class Stage:
 
 
 STAGED: tuple[Stage, ...] = (
-    Stage("warm", "match", 0.09),
-    Stage("pilot", "match", 0.23, press="uniform", most=0.05),
-    Stage("press", "match", 0.27, press="adaptive", settles=True),
-    Stage("refit", "match", 0.23, frozen=True, widens=True, settles=True),
-    Stage("finish", "windows", 0.18, frozen=True, second_order=True),
+    Stage("warm", "match", 0.095),
+    Stage("pilot", "match", 0.205, press="uniform", most=0.05),
+    Stage("press", "match", 0.245, press="adaptive", settles=True),
+    Stage("refit", "match", 0.215, frozen=True, widens=True, settles=True),
+    Stage("finish", "windows", 0.24, frozen=True, second_order=True),
 )
 """Match in integral form, press twice, cut, refit on the support, finish through the solver."""
 

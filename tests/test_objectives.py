@@ -22,6 +22,7 @@ from skode.objectives import (
     matching_scale,
     seam_loss,
     solve_windows,
+    window_errors,
     window_loss,
     window_scale,
     window_starts,
@@ -178,6 +179,13 @@ def test_window_loss_of_the_true_linear_field_vanishes():
     scale = window_scale(windows, torch.zeros(3))
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
     assert loss_of(dynamics, weights, windows, scale, n_steps=100).max() < 1e-10
+
+
+def test_the_mean_of_window_errors_is_the_window_loss():
+    windows, states, scale = windows_of(), random(2, 4, 6, 3, seed=3), torch.rand(3).double() + 0.5
+    errors = window_errors(states, windows, scale)
+    torch.testing.assert_close(errors.mean(1), window_loss(states, windows, scale))
+    assert errors.shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])

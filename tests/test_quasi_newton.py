@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skode._curvature import DAMPING, MatchingCurvature
+from skode._curvature import DAMPING, MatchingCurvature, start_curvature
 from skode._typing import Weights
 from skode.fields import PerTargetField
-from skode.objectives import Rows, matching_loss, matching_scale
+from skode.objectives import Rows, Windows, matching_loss, matching_scale
 from skode.quasi_newton import lbfgs
+from skode.solvers import Best
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -85,6 +86,64 @@ def test_it_ends_where_the_held_out_loss_was_lowest() -> None:
     start = draw(1, 12, seed=5)
     solved = lbfgs(loss, {"x": start}, n_iter=30, validate=lambda params: (params["x"] - start).abs().sum(-1))
     assert torch.equal(solved.params["x"], start)
+
+
+def test_a_model_without_better_checks_stands_still_and_its_neighbour_goes_on() -> None:
+    curvature, linear = positive(1)
+    one, _ = bowl(curvature, linear)
+    start = draw(1, 12, seed=5)
+
+    def both(params: Weights, iteration: int) -> torch.Tensor:
+        return torch.cat([one({"x": params["x"][k : k + 1]}, iteration) for k in range(2)])
+
+    def held_out(params: Weights) -> torch.Tensor:  # the first model gets worse at every step, the second better
+        away = (params["x"] - start).abs().sum(-1)
+        return torch.stack([away[0], -away[1]])[:, None].expand(-1, 3) + torch.tensor([0.0, 1e-3, 2e-3])
+
+    options = {"n_iter": 40, "n_checks": 40, "patience": 12}
+    pair = lbfgs(both, {"x": start.repeat(2, 1)}, validate=held_out, **options)
+    alone = lbfgs(one, {"x": start}, validate=lambda p: held_out({"x": p["x"].repeat(2, 1)})[:1], **options)
+    assert alone.n_iter < 20 < pair.n_iter
+    torch.testing.assert_close(pair.params["x"][:1], alone.params["x"])
+    assert not torch.equal(pair.params["x"][1:], start)
+
+
+def test_the_last_parameters_stay_unless_a_check_was_better_by_more_than_a_standard_error() -> None:
+    parts = torch.tensor([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    rise = torch.tensor([[3.0, -2.0, 2.0, -2.0], [1.0, 2.0, 1.0, 2.0]])  # .25 (1.31) and 1.5 (.29)
+    best = Best(torch.zeros(2, 1))
+    best.offer(torch.zeros(2, 1), parts)
+    assert best.end(torch.ones(2, 1), parts + rise).flatten().tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_starts_bend_the_loss_by_the_root_of_what_their_windows_grow(second: bool) -> None:
+    """x' = r x of every window: the loss bends by the sum of squares of exp(r t), instead of by the start alone."""
+    rates, stiffness, d = torch.tensor([0.0, 1.0, 3.0]).double(), 5.0, 2
+    times = torch.linspace(0, 1, 5).double()
+    n_states = 2 * d if second else d
+    start = draw(1, 3, n_states, seed=2)
+    windows = Windows(
+        start=start[0],
+        spread=torch.full((3, n_states), 0.1).double(),
+        times=times.expand(3, -1),
+        targets=torch.zeros(3, 5, d).double(),
+        weights=torch.ones(3, 5, d).double(),
+        inputs=torch.zeros(3, 0).double(),
+        origin=torch.zeros(3).double(),
+        after=torch.tensor([1, -1, -1]),
+    )
+    scale = torch.tensor([1.0, 4.0]).double()
+    grown = torch.exp(rates[:, None] * times)  # (window, time)
+
+    def solve(start: torch.Tensor) -> torch.Tensor:
+        return start.unsqueeze(2) * grown[None, :, :, None]
+
+    bends = grown.square().sum(1) + torch.tensor([stiffness, 0, 0]).double() * grown[:, -1].square()
+    growth = (bends / (1.0 + stiffness)).clamp_min(1.0)
+    own = 2.0 * (1.0 + stiffness) / (15.0 * scale) * 0.1**2
+    expected = growth.sqrt()[:, None] * own.repeat(2 if second else 1)
+    torch.testing.assert_close(start_curvature(solve, start, windows, scale, stiffness)[0], expected)
 
 
 VARIABLES = (0, 1, 2, 0)

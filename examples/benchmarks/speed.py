@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="*", default=["steps", "fit", "scaling", "predict"])
     parser.add_argument("--works", nargs="*", default=["W1", "W2", "W3", "W4"])
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), help="of taking a step")
-    parser.add_argument("--max-iter", type=int, default=2000, help="iterations of the timed fits")
+    parser.add_argument("--max-iter", type=int, default=SparseNODERegressor().max_iter, help="of the timed fits")
     parser.add_argument("--quick", action="store_true", help="two rounds, W1 and W2, short fits")
     arguments = parser.parse_args()
     if arguments.quick:
