@@ -40,9 +40,6 @@ TOLERANCE = 0.02
 """A smaller support may lose this share of the best held-out loss on top of one standard error."""
 CERTAIN = 0.5
 """Confidence below which an edge lowers no held-out loss."""
-PILOT = 0.05
-"""Strength of the pilot stage, which ranks the edges for the whole path."""
-
 PLAIN = 0.02
 """Strength of the plain estimator, which stands in where nothing can be held out."""
 LARGE = 1e6
@@ -84,8 +81,8 @@ def select(
 ) -> Selected:
     """Run the path, score every level by masked refits on folds, choose per target, refit.
 
-    1. On all data: warm up and pilot once, then press with every strength at once, one batch on the model axis.
-       The supports along the path are the candidates.
+    1. On all data: warm up, pilot and press with every strength at once, one batch on the model axis. The supports
+       along the path are the candidates.
     2. On every fold: smooth, scale and refit every level under its mask, without penalty; the held-out matching
        loss is kept per target.
     3. Choose a level for every target; a field whose targets share weights gets one level for all.
@@ -204,7 +201,11 @@ def _levels_apart(weights: Weights) -> list[Weights]:
 
 
 def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: FloatArray, seed: int) -> Path:
-    """Pilot once, then press at every strength from there.
+    """Pilot and press at every strength, as the plain estimator does at one.
+
+    A pilot that is stronger than the press that follows would settle what the press is to decide: what it cuts pays the
+    highest adaptive price and does not come back, so that weak edges would lack along the whole path. Strengths that
+    the pilot stage clips to the same value share a pilot.
 
     Parameters
     ----------
@@ -220,16 +221,17 @@ def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: 
     """
     early: tuple[Stage, ...] = tuple(stage for stage in STAGED if stage.press != "adaptive" and not stage.frozen)
     press = tuple(stage for stage in STAGED if stage.press == "adaptive")
-    pilot = train_in_parts(dynamics, spec.penalty, problem, Batch.single(PILOT, seed), options_of(spec, early))
-    n_levels = len(alphas)
-    start = {name: value.expand(n_levels, *value.shape[1:]).clone() for name, value in pilot.params.items()}
-    batch = Batch(alphas, np.full(n_levels, seed))
+    mild, own = np.unique(np.minimum(alphas, min(stage.most for stage in early)), return_inverse=True)
+    pilots = Batch(mild, np.full(len(mild), seed))
+    pilot = train_in_parts(dynamics, spec.penalty, problem, pilots, options_of(spec, early))
+    start = {name: value[own] for name, value in pilot.params.items()}
+    batch = Batch(alphas, np.full(len(alphas), seed))
     trained = train_in_parts(dynamics, spec.penalty, problem, batch, options_of(spec, press), start=start)
-    top = pilot.alpha_max.expand(n_levels)
+    top = pilot.alpha_max[own]
     beyond = torch.as_tensor(alphas, dtype=top.dtype, device=top.device) >= top
     trained = trained._replace(
         weights=empty_where(dynamics.field, trained.weights, beyond, constraints_of(spec)),
-        pilot=trained.pilot + pilot.pilot,
+        pilot=trained.pilot + pilot.pilot[own],
         alpha_max=top,
     )
     masks = {name: (value != 0).to(value.dtype) for name, value in trained.weights.items()}

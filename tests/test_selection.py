@@ -14,7 +14,14 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GroupKFold, KFold
 
-from skode import IdentifiabilityWarning, SparseNODERegressorCV, SteadyStates, from_trajectories, model_selection
+from skode import (
+    IdentifiabilityWarning,
+    SparseNODERegressor,
+    SparseNODERegressorCV,
+    SteadyStates,
+    from_trajectories,
+    model_selection,
+)
 from skode._folds import halves, has_dynamics, make_folds, most_folds
 from skode._layout import Layout
 from skode._prepare import prepare
@@ -242,6 +249,16 @@ def noisy():
         return fit(X, y, groups, max_iter=200, n_alphas=5, alphas=[3.0, 0.3, 0.05, 0.005, 1e-4], cv=3)
 
 
+@pytest.fixture(scope="module")
+def weak():
+    """A path on which the weaker strengths keep edges that a strong pilot would cut."""
+    X, y, groups = from_trajectories(list(linear_states(4, noise=0.3, seed=5)), TIMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = fit(X, y, groups, max_iter=200, alphas=[0.3, 0.02, 0.005], cv=2)
+    return (X, y, groups), model.path_
+
+
 def test_the_true_graph_is_found(fitted):
     np.testing.assert_array_equal(fitted.dependency_matrix_ > 0, TRUTH)
     assert fitted.score(X, Y) > 0.99
@@ -256,6 +273,15 @@ def test_edges_come_in_as_alpha_falls(noisy):
     edges = [level["n_edges"] for level in noisy.path_]
     np.testing.assert_array_equal([level["alpha"] for level in noisy.path_], [3.0, 0.3, 0.05, 0.005, 1e-4])
     assert edges == sorted(edges) and edges[0] < edges[-1] == 9
+
+
+def test_a_level_has_the_support_of_the_plain_estimator_at_its_strength(weak):
+    data, path = weak
+    for level in path:
+        plain = SparseNODERegressor(alpha=level["alpha"], max_iter=200, random_state=0).fit(
+            data[0], data[1], groups=data[2]
+        )
+        np.testing.assert_array_equal(level["dependency_matrix"] > 0, plain.dependency_matrix_ > 0)
 
 
 def test_refit_keeps_every_target_inside_the_support_that_it_chose(noisy):
