@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._blas": set(),
+    "skode._parallel": {"skode._blas"},
     "skode._prepare": SHAPES | {"skode._blas", "skode._scales", "skode.smooth"},
     "skode._bridge": TYPES,
     "skode._linear_field": TYPES,
@@ -101,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._additive": TYPES
     | PARTS
     | {"skode._bridge", "skode._prepare", "skode._refit", "skode._rematch", "skode._screen", "skode._train"},
-    "skode._refit": TYPES | {"skode.fields", "skode.least_squares", "skode.objectives"},
+    "skode._refit": TYPES | {"skode._parallel", "skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._dynamics", "skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
     "skode._curvature": TYPES | {"skode.fields", "skode.objectives"},

@@ -68,13 +68,13 @@ def test_tangents_agree_with_finite_differences_and_values_with_the_field(activa
     targets = torch.tensor([0])
     flat = nets.flat(weights, targets)
     z = torch.randn(1, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    read = z[:, :, list(PARENTS[0])]
+    read = z[:, :, list(PARENTS[0])].mT.contiguous()
     torch.testing.assert_close(nets(flat, read)[0], field(weights, z)[0, :, 0])
-    quadrature = torch.tensor([[0.3, 0.7], [0.5, 0.5], [0.1, 0.8]], dtype=torch.float64)
-    intervals = read.view(1, 3, 2, 2)
+    quadrature = torch.tensor([[0.3, 0.5, 0.1], [0.7, 0.5, 0.8]], dtype=torch.float64).unsqueeze(0)
+    intervals = read.view(1, 2, 2, 3)
 
     def mean(theta):
-        return (nets(theta, read).view(1, 3, 2) * quadrature).sum(-1)
+        return (nets(theta, read).view(1, 2, 3) * quadrature).sum(1)
 
     values, tangents = nets.mean_tangents(flat, intervals, quadrature)
     torch.testing.assert_close(values, mean(flat))
@@ -82,7 +82,7 @@ def test_tangents_agree_with_finite_differences_and_values_with_the_field(activa
         step = torch.zeros_like(flat)
         step[:, entry] = 1e-6
         slope = (mean(flat + step) - mean(flat - step)) / 2e-6
-        torch.testing.assert_close(tangents[..., entry], slope, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(tangents[:, entry], slope, rtol=1e-6, atol=1e-8)
 
 
 def test_parameters_are_read_and_written_in_one_order():
