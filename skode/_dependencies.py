@@ -61,16 +61,19 @@ def _moments(
     field: AbstractField, weights: Weights, knots: torch.Tensor, unit: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean, mean size and mean square of scaled derivatives over the knots, a few knots at a time."""
+    unit = field.to_columns(unit)
     total = torch.zeros(3, *unit.shape, dtype=unit.dtype, device=unit.device)
     for some in torch.split(knots, max(1, int(CHUNK_ENTRIES / unit.numel())), dim=1):
-        scaled = field.jacobian(weights, some)[0] * unit  # (sample, target, source)
+        scaled = field.column_jacobian(weights, some)[0] * unit  # (sample, target, column)
         total += torch.stack([scaled.sum(0), scaled.abs().sum(0), scaled.square().sum(0)])
-    mean, size, square = total / knots.shape[1]
+    mean, size, square = field.to_wide(total / knots.shape[1])
     return mean, size, square
 
 
 def _largest_source(field: AbstractField, rms: torch.Tensor) -> torch.Tensor:
     """For every variable the source through which it acts most.  # (target, variable)"""
+    if field.variable_of_source == tuple(range(field.n_sources)):
+        return torch.arange(field.n_sources, device=rms.device).expand_as(rms)
     owner = torch.tensor(field.variable_of_source, device=rms.device)
     columns = []
     for variable in range(field.n_variables):

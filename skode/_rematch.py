@@ -65,17 +65,17 @@ def rematch(
     h = np.concatenate([np.diff(course.times) for course in prepared.courses])[:, None]
     owner = prepared.interval_trajectory[:n]
     inputs = tensor(prepared.inputs[owner], like)
-    slope = dynamics.slope(weights, inputs, like.new_zeros(n)).value
+    right = dynamics.slope(weights, inputs, like.new_zeros(n))
     with torch.no_grad():
         states = integrate(
-            slope,
+            right.value,
             tensor(start, like).unsqueeze(0),
             tensor(np.concatenate([nodes_at, h], axis=1), like),
             n_steps=N_STEPS,
         )[0]
         at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
         sources = dynamics.sources(at_nodes, inputs.repeat_interleave(nodes_at.shape[1], 0), at_nodes[..., 0])
-        slopes = dynamics.field(weights, sources)[0].view(*nodes_at.shape, d).cpu().numpy()
+        slopes = right.bound.evaluate(sources).slopes[0].view(*nodes_at.shape, d).cpu().numpy()
     solution, last = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
     share, speed = share_of_change(nodes_at, h, gamma)
     quadrature = prepared.quadrature[:n]
