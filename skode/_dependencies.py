@@ -53,7 +53,7 @@ def find_dependencies(
         matrix=matrix.cpu().numpy(),
         scores=(matrix + early).cpu().numpy(),
         effect=effect.cpu().numpy(),
-        sign=sign.cpu().numpy().astype(np.int64),
+        sign=sign.cpu().numpy().astype(np.int8),
     )
 
 

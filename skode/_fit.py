@@ -71,8 +71,9 @@ MANY = 64
 """Sources from which on ``field="auto"`` selects by convex problems: networks that read everything cost d squared."""
 
 
-ADAM_PER_STEP = 70
-"""Iterations of ``max_iter`` that one step of least squares stands for."""
+ADAM_PER_STEP = 150
+"""Iterations of ``max_iter`` that one step of least squares stands for. On four Hill networks that keep their networks 14
+steps forecast as 31 do, to 1 %, and 10 to 2 %."""
 FEW_UNITS = (8,)
 """Default widths of additive fields: networks that read a handful of sources each."""
 

@@ -15,6 +15,8 @@ from skode.integrate import integrate
 
 N_STEPS = 8
 """Runge-Kutta steps over one interval."""
+MOST_ENTRIES = 2**21
+"""Entries of solutions that are held at a time."""
 
 
 def rematch(
@@ -66,17 +68,22 @@ def rematch(
     owner = prepared.interval_trajectory[:n]
     inputs = tensor(prepared.inputs[owner], like)
     right = dynamics.slope(weights, inputs, like.new_zeros(n))
-    with torch.no_grad():
-        states = integrate(
-            right.value,
-            tensor(start, like).unsqueeze(0),
-            tensor(np.concatenate([nodes_at, h], axis=1), like),
-            n_steps=N_STEPS,
-        )[0]
-        at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
-        sources = dynamics.sources(at_nodes, inputs.repeat_interleave(nodes_at.shape[1], 0), at_nodes[..., 0])
-        slopes = right.bound.evaluate(sources).slopes[0].view(*nodes_at.shape, d).cpu().numpy()
-    solution, last = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
+    at = np.concatenate([nodes_at, h], axis=1)
+    solution, last, slopes = np.empty((n, nodes_at.shape[1], d)), np.empty((n, d)), np.empty((n, nodes_at.shape[1], d))
+    rows = max(1, MOST_ENTRIES // ((N_STEPS + 1) * d))
+    for block in (slice(begin, begin + rows) for begin in range(0, n, rows)):
+        given, nodes = inputs[block], nodes_at[block]
+        with torch.no_grad():
+            states = integrate(
+                right.along(given, like.new_zeros(len(given))).value,
+                tensor(start[block], like).unsqueeze(0),
+                tensor(at[block], like),
+                n_steps=N_STEPS,
+            )[0]
+            at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
+            sources = dynamics.sources(at_nodes, given.repeat_interleave(nodes.shape[1], 0), at_nodes[..., 0])
+            slopes[block] = right.bound.evaluate(sources).slopes[0].view(*nodes.shape, d).cpu().numpy()
+        solution[block], last[block] = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
     share, speed = share_of_change(nodes_at, h, gamma)
     quadrature = prepared.quadrature[:n]
     off, missed = off_start - start, end - last
@@ -86,8 +93,9 @@ def rematch(
     rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
     new_slopes = np.einsum("kl,kld->kd", quadrature, slopes) + residual / rate
     nodes = prepared.nodes.copy()
+    solution += share[..., None] * (end - last)[:, None]
     fine = np.isfinite(new_slopes).all(axis=1) & np.isfinite(solution).all(axis=(1, 2))
-    nodes[:n, :, :d][fine] = (solution + share[..., None] * (end - last)[:, None])[fine]
+    nodes[:n, :, :d][fine] = solution[fine]
     kept = prepared.slopes.copy()
     kept[:n][fine] = new_slopes[fine]
     return replace(prepared, nodes=nodes, slopes=kept)

@@ -15,6 +15,8 @@ N_CANDIDATES = 25
 """Sources of a target that may enter beside those it has: the best of a ranking."""
 FEWEST = 10
 """Sources that a target may have however few rows there are."""
+BLOCK_ENTRIES = 1_000_000
+"""Values of functions at the nodes that are formed at a time."""
 OUTER = 0.05
 """Share of the values outside the outer knots, on each side, where splines are straight."""
 
@@ -41,6 +43,16 @@ def spline_features(nodes: FloatArray, quadrature: FloatArray, n_functions: int)
     -------
     Features
     """
+    n_rows, _, n_sources = nodes.shape
+    values, rank = np.empty((n_rows, n_sources, n_functions)), np.empty(n_sources, dtype=np.int64)
+    size = max(1, BLOCK_ENTRIES // max(1, nodes[:, :, 0].size * n_functions))
+    for block in (slice(begin, begin + size) for begin in range(0, n_sources, size)):
+        values[:, block], rank[block] = _spline_block(nodes[:, :, block], quadrature, n_functions)
+    return Features(values, rank)
+
+
+def _spline_block(nodes: FloatArray, quadrature: FloatArray, n_functions: int) -> Features:
+    """The functions of some sources."""
     sd = nodes.std(axis=(0, 1))
     z = (nodes - nodes.mean(axis=(0, 1))) / np.where(sd > TINY, sd, 1.0)
     columns = [np.einsum("kl,kls->ks", quadrature, z)]
