@@ -17,9 +17,10 @@ Answer = TypeVar("Answer")
 def on_threads(work: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
     """Do the same work on every item, several at a time, in the order of the items.
 
-    Small matrix products and elementwise passes do not fill more than one thread each; pieces that know nothing of each
-    other do. There are as many threads as ``torch.get_num_threads()`` says, so limits by ``torch.set_num_threads``,
-    ``OMP_NUM_THREADS`` or joblib hold; each of them computes on one thread. Answers do not depend on how many there are.
+    Small matrix products and elementwise passes do not fill more than one thread each; pieces that know nothing of
+    each other do. There are as many threads as ``torch.get_num_threads()`` says, so limits by
+    ``torch.set_num_threads``, ``OMP_NUM_THREADS`` or joblib hold; each of them computes on one thread. Answers do not
+    depend on how many there are.
 
     Parameters
     ----------

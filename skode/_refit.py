@@ -45,8 +45,8 @@ def refit(
 ) -> Refit:
     """Minimise the matching loss of every target, plus weight decay, by Levenberg-Marquardt and variable projection.
 
-    Targets with the same number of parents are batches, on as many threads as torch may use: nothing grows with the square
-    of the number of variables. Linear parts are solved for given the others, after every step (variable
+    Targets with the same number of parents are batches, on as many threads as torch may use: nothing grows with the
+    square of the number of variables. Linear parts are solved for given the others, after every step (variable
     projection).
 
     Parameters

@@ -15,7 +15,7 @@ Linearise = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Settle = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(theta) -> theta at the best of the entries that enter linearly, and residuals there"""
 STUCK = 1e6
-"""Damping at which a refused step says that there is nothing left to gain; refusals before only say that it was long."""
+"""Damping at which a refused step says that nothing is left to gain; refusals before only say that it was long."""
 
 
 class Minimum(NamedTuple):

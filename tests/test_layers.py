@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._blas": set(),
+    "skode._compact": TYPES,
     "skode._parallel": {"skode._blas"},
     "skode._prepare": SHAPES | {"skode._blas", "skode._scales", "skode.smooth"},
     "skode._bridge": TYPES,
@@ -111,7 +112,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
     "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
-    "skode._fitted": TYPES | PARTS | {"skode._scales", "skode._start_velocity"},
+    "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
     "skode._ranking": TYPES | {"skode._prepare"},
     "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._scales"},
@@ -173,7 +174,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode.exceptions": set(),
     "skode._questions": FIT,
-    "skode._base": FIT | TOOLS | {"skode._identifiability", "skode._questions", "skode.builders", "skode.exceptions"},
+    "skode._base": FIT
+    | TOOLS
+    | {"skode._compact", "skode._identifiability", "skode._questions", "skode.builders", "skode.exceptions"},
     "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
 }

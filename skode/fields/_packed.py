@@ -27,8 +27,8 @@ class _Batch(NamedTuple):
 class BoundPacked(AbstractBoundField):
     """The arithmetic of ``PackedField``: nothing is computed for columns that a target does not have.
 
-    Networks whose last layer is zero, as those of a fit that stayed linear, are left out. Gradients go through autograd:
-    packed fields are fitted without a solver.
+    Networks whose last layer is zero, as those of a fit that stayed linear, are left out. Gradients go through
+    autograd: packed fields are fitted without a solver.
 
     Parameters
     ----------
@@ -64,7 +64,9 @@ class BoundPacked(AbstractBoundField):
             for bent in (True, False):
                 targets = torch.nonzero((sizes == size) & (flat != bent))[:, 0]
                 if len(targets):
-                    columns = torch.tensor([parents[int(i)] for i in targets], dtype=torch.long).view(len(targets), size)
+                    columns = torch.tensor([parents[int(i)] for i in targets], dtype=torch.long).view(
+                        len(targets), size
+                    )
                     chosen = targets.to(some.device)
                     source = folded if bent else {n: weights[n] for n in (*entries[1:], f"b{self.last}")}
                     mine = {

@@ -116,7 +116,7 @@ class TargetNets:
         """
         w, last = self.split(flat), len(self.hidden)
         folded, wide, q = self.folding.fold(w), read.flatten(2), quadrature.unsqueeze(1)
-        core, total = self._layers(folded, wide)[-1][0].unflatten(-1, read.shape[2:]), over_nodes(q)
+        core, total = by_node(self._layers(folded, wide)[-1][0], quadrature), over_nodes(q)
         factors = self.folding.factors(last)
         found = {
             f"W{last}": over_nodes(q * core).mul_(factors.gain).add_(total, alpha=factors.shift),
@@ -126,8 +126,8 @@ class TargetNets:
         design = torch.cat([found[name] for name in self.shapes if name in found], dim=1)
         if not self.n_bilinear:
             return design, None
-        products = ((w["P"] @ wide) * (w["R"] @ wide)).sum(1).unflatten(-1, read.shape[2:])
-        return design, over_nodes(quadrature * products)
+        products = ((w["P"] @ wide) * (w["R"] @ wide)).sum(1)
+        return design, over_nodes(quadrature * by_node(products, quadrature))
 
     def mean_tangents(
         self, flat: torch.Tensor, read: torch.Tensor, quadrature: torch.Tensor
@@ -158,9 +158,6 @@ class TargetNets:
         found = dict(zip(self.shapes, torch.split(out, sizes, dim=1), strict=True))
         total = over_nodes(q)  # (target | 1, 1, interval)
 
-        def by_node(values: torch.Tensor) -> torch.Tensor:
-            return values.unflatten(-1, (n_nodes, n_intervals))
-
         def outer(name: str, left: torch.Tensor, right: torch.Tensor) -> None:
             """Sum over nodes of products, node by node: nothing is as large as all nodes together."""
             into = found[name].view(n_targets, left.shape[1], right.shape[1], n_intervals)
@@ -172,15 +169,19 @@ class TargetNets:
         found["K"].copy_(over_nodes(q * read))
         found[f"b{last}"].copy_(total)
         factors = self.folding.factors(last)
-        found[f"W{last}"].copy_(over_nodes(q * by_node(layers[-1][0])) * factors.gain + factors.shift * total)
-        delta = folded[f"W{last}"].mT  # derivative by what a layer gives: (target, unit, 1), then (target, unit, sample)
+        found[f"W{last}"].copy_(
+            over_nodes(q * by_node(layers[-1][0], quadrature)) * factors.gain + factors.shift * total
+        )
+        delta = folded[
+            f"W{last}"
+        ].mT  # derivative by what a layer gives: (target, unit, 1), then (target, unit, sample)
         for k in range(last - 1, -1, -1):
             delta = ACTIVATIONS[self.activation].pull(delta.expand_as(layers[k][1]), layers[k][1])
-            weighted = q * by_node(delta)
+            weighted = q * by_node(delta, quadrature)
             factors = self.folding.factors(k)
             biases = over_nodes(weighted)
             torch.mul(biases, factors.bias, out=found[f"b{k}"])
-            outer(f"W{k}", weighted, by_node(layers[k - 1][0]) if k else read)
+            outer(f"W{k}", weighted, by_node(layers[k - 1][0], quadrature) if k else read)
             if factors.gain != 1.0:
                 found[f"W{k}"].mul_(factors.gain)
             if factors.shift:
@@ -190,8 +191,8 @@ class TargetNets:
                 delta = folded[f"W{k}"].mT @ delta
         if self.n_bilinear:
             for name, other in (("P", "R"), ("R", "P")):
-                outer(name, q * by_node(w[other] @ read.flatten(2)), read)
-        return over_nodes(q * by_node(slopes.unsqueeze(1))).squeeze(1), out
+                outer(name, q * by_node(w[other] @ read.flatten(2), quadrature), read)
+        return over_nodes(q * by_node(slopes.unsqueeze(1), quadrature)).squeeze(1), out
 
     @cached_property
     def folding(self) -> Folding:
@@ -212,6 +213,11 @@ class TargetNets:
             below, kept = activation.apply(torch.baddbmm(w[f"b{k}"].mT, w[f"W{k}"], below))
             layers.append((below, kept))
         return layers
+
+
+def by_node(values: torch.Tensor, quadrature: torch.Tensor) -> torch.Tensor:
+    """Samples by node and interval, as the quadrature has them.  # (..., sample) to (..., node, interval)"""
+    return values.view(*values.shape[:-1], *quadrature.shape[-2:])
 
 
 def over_nodes(values: torch.Tensor) -> torch.Tensor:
