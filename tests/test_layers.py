@@ -80,7 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._decay": TYPES | {"skode._bridge", "skode._linear_field", "skode.smooth"},
     "skode._model_smoothing": TYPES | {"skode._bridge", "skode._linear_field"},
     # many variables: numpy alone
-    "skode.convex": TYPES,
+    "skode.convex": TYPES | {"skode._parallel"},
     "skode._identifiability": TYPES | {"skode._blas", "skode._prepare"},
     "skode._screen": TYPES
     | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.convex", "skode.smooth"},
