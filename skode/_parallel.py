@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -42,5 +43,16 @@ def on_threads(work: Callable[[Item], Answer], items: Iterable[Item]) -> list[An
             ThreadPoolExecutor(min(allowed, len(listed)), initializer=torch.set_num_threads, initargs=(1,)) as pool,
         ):
             return list(pool.map(work, listed))
+    finally:
+        torch.set_num_threads(allowed)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keep torch on one thread: where operations are many and small, threads wait for each other at the end of each."""
+    allowed = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(allowed)

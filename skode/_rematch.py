@@ -9,6 +9,7 @@ import torch
 
 from skode._bridge import share_of_change
 from skode._dynamics import Dynamics, tensor
+from skode._parallel import one_torch_thread
 from skode._prepare import Prepared
 from skode._typing import FloatArray, Weights
 from skode.integrate import integrate
@@ -73,7 +74,7 @@ def rematch(
     rows = max(1, MOST_ENTRIES // ((N_STEPS + 1) * d))
     for block in (slice(begin, begin + rows) for begin in range(0, n, rows)):
         given, nodes = inputs[block], nodes_at[block]
-        with torch.no_grad():
+        with torch.no_grad(), one_torch_thread():
             states = integrate(
                 right.along(given, like.new_zeros(len(given))).value,
                 tensor(start[block], like).unsqueeze(0),

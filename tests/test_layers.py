@@ -99,10 +99,18 @@ ALLOWED: dict[str, set[str]] = {
     "skode.objectives": TYPES | {"skode._dynamics", "skode._latent", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
-    "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._prepare"},
+    "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepare"},
     "skode._additive": TYPES
     | PARTS
-    | {"skode._bridge", "skode._prepare", "skode._refit", "skode._rematch", "skode._screen", "skode._train"},
+    | {
+        "skode._bridge",
+        "skode._parallel",
+        "skode._prepare",
+        "skode._refit",
+        "skode._rematch",
+        "skode._screen",
+        "skode._train",
+    },
     "skode._refit": TYPES | {"skode._parallel", "skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._dynamics", "skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
@@ -115,7 +123,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
     "skode._ranking": TYPES | {"skode._prepare"},
-    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._scales"},
+    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._parallel", "skode._scales"},
     "skode._fit": TYPES
     | PREPARED
     | PARTS
