@@ -17,7 +17,7 @@ SIGN_AGREEMENT = 0.9
 """|mean J| / mean |J| from which an edge has a sign."""
 
 
-CHUNK_ENTRIES = 2e6
+CHUNK_ENTRIES = 2.5e5
 """Entries of Jacobians that are held at a time."""
 
 
