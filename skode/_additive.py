@@ -13,6 +13,7 @@ import torch
 from skode._bridge import bridge_nodes
 from skode._capacity import FEWEST, clearly_lower, forecast_errors
 from skode._dynamics import Dynamics
+from skode._parallel import one_torch_thread
 from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
 from skode._refit import Refit, refit
@@ -243,12 +244,14 @@ def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float
     windows = problem.held_windows
     if windows is not None and len(windows.start) >= FEWEST:
         dynamics = Dynamics(nets.field, prepared.scales, time_dependent=False)
-        errors = forecast_errors(dynamics, best.weights, problem)[0]
+        with one_torch_thread():
+            errors = forecast_errors(dynamics, best.weights, problem)[0]
         now = {**drawn, **{name: best.weights[name] for name in linear}}
         for factor in DECAYS:
             rich = _Candidate(tuple(drawn), factor * weight_decay)
             fitted = nets.fit(problem.rows, now, rich, nets.n_iter)
-            now, wrong = fitted.weights, forecast_errors(dynamics, fitted.weights, problem)[0]
+            with one_torch_thread():
+                now, wrong = fitted.weights, forecast_errors(dynamics, fitted.weights, problem)[0]
             if bool(clearly_lower(wrong, errors)):
                 best, chosen, errors = fitted, rich, wrong
     return chosen, nets.go_on(prepared, best, chosen)

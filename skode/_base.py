@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skode._alignment import learn_alignment
+from skode._compact import compact, expand
 from skode._fit import Specification, make_field, resolve_field
 from skode._fitted import Fitted
 from skode._identifiability import identifiability
@@ -46,6 +47,9 @@ from skode.builders import make_questions
 from skode.exceptions import DivergedPredictionWarning, IdentifiabilityWarning
 from skode.graph import build_graph
 from skode.metrics import r2
+
+_OF_FITTED = {"dependency_matrix_": "matrix", "dependency_scores_": "scores"}
+"""Attributes that are arrays of the fitted model."""
 
 
 class Reading(NamedTuple):
@@ -198,6 +202,21 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
         self.history_ = fitted.history
         self.n_iter_ = fitted.n_iter
         self.status_ = fitted.status
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickle: large matrices without their zeros, and none twice."""
+        state = {name: compact(value) for name, value in super().__getstate__().items()}
+        fitted = state.get("_fitted")
+        for name, kept in _OF_FITTED.items():
+            if fitted is not None and self.__dict__.get(name) is getattr(fitted, kept):
+                del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = {name: expand(value) for name, value in state.items()}
+        fitted = state.get("_fitted")
+        shared = {} if fitted is None else {name: getattr(fitted, kept) for name, kept in _OF_FITTED.items()}
+        super().__setstate__({**shared, **state})
 
     def _twin(self, fitted: Fitted) -> Self:
         """Another estimator with the same settings and data, and its own fitted state; warns of nothing."""

@@ -65,14 +65,15 @@ class MatchingCurvature:
         rows = rows.select(torch.arange(0, len(rows.slopes), -(-len(rows.slopes) // MAX_ROWS), device=theta.device))
         share = rows.weights / (rows.weights.sum(0).clamp_min(1e-30) * scale)
         sources = torch.nn.functional.pad(rows.sources, (0, 1)).double()
+        quadrature = rows.quadrature.double().T
         inverses = []
         size = max(1, int(CHUNK_ENTRIES / (len(rows.slopes) * theta.shape[1])))
         for chunk in torch.split(torch.arange(len(theta), device=theta.device), size):
-            read = sources[..., self.columns[chunk]].movedim(2, 0)  # (chunk, interval, node, slot)
-            _, tangents = self.nets.mean_tangents(theta[chunk], read, rows.quadrature.double())
+            read = sources[..., self.columns[chunk]].permute(2, 3, 1, 0).contiguous()  # (chunk, slot, node, interval)
             root = share.T[chunk % self.lead[1]].double().sqrt()
-            tangents = tangents * root.unsqueeze(-1) * self.free[chunk].unsqueeze(1)
-            bend = 2.0 * tangents.mT @ tangents
+            _, tangents = self.nets.mean_tangents(theta[chunk], read, quadrature * root.unsqueeze(1))
+            tangents *= self.free[chunk].unsqueeze(-1)
+            bend = 2.0 * tangents @ tangents.mT
             bend.diagonal(dim1=-2, dim2=-1).add_(2.0 * weight_decay * decayed + DAMPING)
             root, _ = torch.linalg.cholesky_ex(bend)
             # A model that is lost, or a target that does not move, goes without.

@@ -10,14 +10,14 @@ import torch
 from skode._dynamics import tensor
 from skode._prepare import Prepared
 from skode._problem import Problem
-from skode._typing import FloatArray, IntArray, Weights
+from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields import AbstractField
 
 SIGN_AGREEMENT = 0.9
 """|mean J| / mean |J| from which an edge has a sign."""
 
 
-CHUNK_ENTRIES = 2e6
+CHUNK_ENTRIES = 2.5e5
 """Entries of Jacobians that are held at a time."""
 
 
@@ -25,7 +25,7 @@ class Dependencies(NamedTuple):
     matrix: FloatArray
     scores: FloatArray
     effect: FloatArray
-    sign: IntArray
+    sign: AnyArray  # of int8
 
 
 def find_dependencies(
@@ -41,29 +41,33 @@ def find_dependencies(
     moving = slope_sd > 1e-9
     varies = tensor(prepared.knot_sources.std(axis=0), knots) > 1e-9
     unit = varies / torch.where(moving, slope_sd, torch.inf)[:, None]  # (target, source)
-    open_paths = field.by_variable(field.paths(weights)[0]) > 0
-    mean, size, rms = _moments(field, weights, knots, unit)
-    matrix = torch.where(open_paths, field.by_variable(rms).sqrt(), 0.0)
+    mean, size, rms = _moments(field, weights, knots, field.to_columns(unit))
     signed = torch.where(mean.abs() >= SIGN_AGREEMENT * size, mean.sign(), 0.0)
-    largest = _largest_source(field, rms)
-    effect = torch.where(open_paths, mean.gather(-1, largest), 0.0)
-    sign = torch.where(open_paths, signed.gather(-1, largest), 0.0)
+    paths = field.paths(weights)[0]
+    if field.variable_of_source == tuple(range(field.n_sources)):  # all in columns: few, where they are packed
+        opened = field.to_columns(paths) > 0
+        matrix, effect, sign = (field.to_wide(torch.where(opened, part, 0.0)) for part in (rms.sqrt(), mean, signed))
+    else:
+        mean, signed, rms = (field.to_wide(part) for part in (mean, signed, rms))
+        opened, largest = field.by_variable(paths) > 0, _largest_source(field, rms)
+        whole = (field.by_variable(rms).sqrt(), mean.gather(-1, largest), signed.gather(-1, largest))
+        matrix, effect, sign = (torch.where(opened, part, 0.0) for part in whole)
     early = pilot.double() / torch.where(moving, slope_sd, torch.inf)[:, None]
     return Dependencies(
         matrix=matrix.cpu().numpy(),
         scores=(matrix + early).cpu().numpy(),
         effect=effect.cpu().numpy(),
-        sign=sign.cpu().numpy().astype(np.int64),
+        sign=sign.cpu().numpy().astype(np.int8),
     )
 
 
 def _moments(
     field: AbstractField, weights: Weights, knots: torch.Tensor, unit: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean, mean size and mean square of scaled derivatives over the knots, a few knots at a time."""
+    """Mean, mean size and mean square of derivatives in units (target, column) over the knots, a few at a time."""
     total = torch.zeros(3, *unit.shape, dtype=unit.dtype, device=unit.device)
     for some in torch.split(knots, max(1, int(CHUNK_ENTRIES / unit.numel())), dim=1):
-        scaled = field.jacobian(weights, some)[0] * unit  # (sample, target, source)
+        scaled = field.column_jacobian(weights, some)[0] * unit  # (sample, target, column)
         total += torch.stack([scaled.sum(0), scaled.abs().sum(0), scaled.square().sum(0)])
     mean, size, square = total / knots.shape[1]
     return mean, size, square

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from skode._compact import compact, expand
 from skode._dynamics import Dynamics, RightHandSide, tensor
 from skode._scales import Scales, widened_box
 from skode._start_velocity import StartVelocity
-from skode._typing import AnyArray, FloatArray, IntArray, Weights
+from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields import AbstractField
 
 
@@ -57,7 +58,7 @@ class Fitted:
     matrix: FloatArray
     scores: FloatArray
     effect: FloatArray
-    sign: IntArray
+    sign: AnyArray
     alpha_max: float
     status: str
     n_iter: int
@@ -74,7 +75,10 @@ class Fitted:
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_ready"}  # no tensors
+        return {name: compact(value) for name, value in self.__dict__.items() if name != "_ready"}  # no tensors
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: expand(value) for name, value in state.items()})
 
     def slope(self, inputs: FloatArray, origin: FloatArray, device: torch.device) -> RightHandSide:
         """The right-hand side for some trajectories, in float64; the weights are made ready once per device.

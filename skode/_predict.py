@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from skode._dynamics import Dynamics, tensor
 from skode._fitted import Fitted
+from skode._parallel import on_threads, one_torch_thread
 from skode._problem import Problem
 from skode._scales import widened_box
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
@@ -16,6 +18,9 @@ from skode.integrate import Slope, halve_step, integrate, trace
 
 PREDICTION_TOLERANCE = 1e-4
 """Largest change of a predicted state, in standard deviations, when the step is halved, over a training window."""
+
+MOST_ENTRIES = 2**16
+"""States of training windows that one thread takes at a time where the step is chosen."""
 
 
 class Questions(NamedTuple):
@@ -103,18 +108,25 @@ def _other_method(
 
 
 def choose_step(dynamics: Dynamics, weights: Weights, problem: Problem) -> float:
-    """Step of the prediction grid: halved until the training windows stand still."""
+    """Step of the prediction grid: halved until the training windows stand still, some of them on every thread."""
     windows = problem.windows
     like = next(iter(weights.values()))
-    n_windows, n_times = windows.times.shape
-    slope = dynamics.slope(weights, windows.inputs.to(like), windows.origin.to(like)).value
-    found = halve_step(
-        slope,
-        windows.start.to(like).unsqueeze(0),
-        torch.arange(n_windows, device=like.device).repeat_interleave(n_times),
-        windows.times.to(like).flatten(),
-        PREDICTION_TOLERANCE,
-        step=1.0,
-        box=tensor(widened_box(dynamics.scales), like),
-    )
-    return found.step
+    right = dynamics.slope(weights, windows.inputs.to(like), windows.origin.to(like))
+    right.bound  # noqa: B018 (made once, for all threads)
+    box = tensor(widened_box(dynamics.scales), like)
+
+    def halved(some: torch.Tensor) -> float:
+        return halve_step(
+            right.along(right.inputs[some], right.origin[some]).value,
+            windows.start[some].to(like).unsqueeze(0),
+            torch.arange(len(some), device=like.device).repeat_interleave(windows.times.shape[1]),
+            windows.times[some].to(like).flatten(),
+            PREDICTION_TOLERANCE,
+            step=1.0,
+            box=box,
+        ).step
+
+    every = torch.arange(len(windows.times), device=like.device)
+    few = max(1, MOST_ENTRIES // windows.start.shape[1])
+    with one_torch_thread() if len(every) <= few else nullcontext():
+        return min(on_threads(halved, torch.split(every, few)))

@@ -9,12 +9,15 @@ import torch
 
 from skode._bridge import share_of_change
 from skode._dynamics import Dynamics, tensor
+from skode._parallel import one_torch_thread
 from skode._prepare import Prepared
 from skode._typing import FloatArray, Weights
 from skode.integrate import integrate
 
 N_STEPS = 8
 """Runge-Kutta steps over one interval."""
+MOST_ENTRIES = 2**21
+"""Entries of solutions that are held at a time."""
 
 
 def rematch(
@@ -65,18 +68,23 @@ def rematch(
     h = np.concatenate([np.diff(course.times) for course in prepared.courses])[:, None]
     owner = prepared.interval_trajectory[:n]
     inputs = tensor(prepared.inputs[owner], like)
-    slope = dynamics.slope(weights, inputs, like.new_zeros(n)).value
-    with torch.no_grad():
-        states = integrate(
-            slope,
-            tensor(start, like).unsqueeze(0),
-            tensor(np.concatenate([nodes_at, h], axis=1), like),
-            n_steps=N_STEPS,
-        )[0]
-        at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
-        sources = dynamics.sources(at_nodes, inputs.repeat_interleave(nodes_at.shape[1], 0), at_nodes[..., 0])
-        slopes = dynamics.field(weights, sources)[0].view(*nodes_at.shape, d).cpu().numpy()
-    solution, last = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
+    right = dynamics.slope(weights, inputs, like.new_zeros(n))
+    at = np.concatenate([nodes_at, h], axis=1)
+    solution, last, slopes = np.empty((n, nodes_at.shape[1], d)), np.empty((n, d)), np.empty((n, nodes_at.shape[1], d))
+    rows = max(1, MOST_ENTRIES // ((N_STEPS + 1) * d))
+    for block in (slice(begin, begin + rows) for begin in range(0, n, rows)):
+        given, nodes = inputs[block], nodes_at[block]
+        with torch.no_grad(), one_torch_thread():
+            states = integrate(
+                right.along(given, like.new_zeros(len(given))).value,
+                tensor(start[block], like).unsqueeze(0),
+                tensor(at[block], like),
+                n_steps=N_STEPS,
+            )[0]
+            at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
+            sources = dynamics.sources(at_nodes, given.repeat_interleave(nodes.shape[1], 0), at_nodes[..., 0])
+            slopes[block] = right.bound.evaluate(sources).slopes[0].view(*nodes.shape, d).cpu().numpy()
+        solution[block], last[block] = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
     share, speed = share_of_change(nodes_at, h, gamma)
     quadrature = prepared.quadrature[:n]
     off, missed = off_start - start, end - last
@@ -86,8 +94,9 @@ def rematch(
     rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
     new_slopes = np.einsum("kl,kld->kd", quadrature, slopes) + residual / rate
     nodes = prepared.nodes.copy()
+    solution += share[..., None] * (end - last)[:, None]
     fine = np.isfinite(new_slopes).all(axis=1) & np.isfinite(solution).all(axis=(1, 2))
-    nodes[:n, :, :d][fine] = (solution + share[..., None] * (end - last)[:, None])[fine]
+    nodes[:n, :, :d][fine] = solution[fine]
     kept = prepared.slopes.copy()
     kept[:n][fine] = new_slopes[fine]
     return replace(prepared, nodes=nodes, slopes=kept)

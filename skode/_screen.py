@@ -44,7 +44,7 @@ class Screen(NamedTuple):
     slopes: FloatArray  # (interval, d) that the mean of the field over an interval should meet
     weights: FloatArray  # (interval,), or (interval, d) where values are missing
     path: list[FloatArray]  # (knot_k, d) denoised states, none missing
-    levels: list[scipy.sparse.csr_array]  # (d, source) coefficients at every strength, adaptive second stage
+    levels: list[scipy.sparse.csr_array]  # (d, source) float32 coefficients at every strength, adaptive second stage
     alpha_max: float  # strength from which on nothing has a source
     residual: FloatArray  # (d,) mean square that the linear field leaves, as a share of that of its intercept
     evidence: FloatArray | None  # (d, source) rise of the extended BIC without an edge; None for a given strength
@@ -199,7 +199,7 @@ def _whole_rows(coefficients: scipy.sparse.csr_array, moves: BoolArray) -> scipy
     counts[moves] = np.diff(coefficients.indptr)
     bounds = np.append(0, np.cumsum(counts))
     shape = (len(moves), coefficients.shape[1])
-    return scipy.sparse.csr_array((coefficients.data, coefficients.indices, bounds), shape=shape)
+    return scipy.sparse.csr_array((coefficients.data.astype(np.float32), coefficients.indices, bounds), shape=shape)
 
 
 def _with_means(states: Sequence[FloatArray], moves: BoolArray) -> list[FloatArray]:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import networkx as nx
 import numpy as np
 
-from skode._typing import AnyArray, FloatArray, IntArray
+from skode._typing import AnyArray, FloatArray
 
 
 def build_graph(
     matrix: FloatArray,
     *,
     effect: FloatArray,
-    sign: IntArray,
+    sign: AnyArray,
     names: Sequence[str],
     kinds: Sequence[str],
     threshold: float = 0.0,

@@ -12,6 +12,11 @@ Residuals = Callable[[torch.Tensor], torch.Tensor]
 Linearise = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(theta) -> residuals (problem, row), and their derivatives (problem, row, entry)"""
 
+Settle = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(theta) -> theta at the best of the entries that enter linearly, and residuals there"""
+STUCK = 1e6
+"""Damping at which a refused step says that nothing is left to gain; refusals before only say that it was long."""
+
 
 class Minimum(NamedTuple):
     """Where the problems ended."""
@@ -30,6 +35,7 @@ def levenberg_marquardt(
     *,
     decay: torch.Tensor,
     free: torch.Tensor | None = None,
+    settle: Settle | None = None,
     n_iter: int = 50,
     tol: float = 1e-5,
 ) -> Minimum:
@@ -49,9 +55,13 @@ def levenberg_marquardt(
     decay : tensor  # (entry,) or (problem, entry), >= 0
     free : tensor  # (entry,) or (problem, entry), optional
         0 for entries that stay as they are.
+    settle : callable, optional
+        Solves for the entries in which the residuals are linear, the others given (variable projection): after every
+        step, so that steps need only be right in the others.
     n_iter : int
     tol : float
-        A problem is done once two steps in a row, taken or refused, gain less than this share of its objective.
+        A problem is done once two steps in a row, taken or refused, gain less than this share of its objective. It then
+        stays where it is, so that its answer does not depend on the problems beside it.
 
     Returns
     -------
@@ -60,6 +70,7 @@ def levenberg_marquardt(
     References
     ----------
     "An Algorithm for Least-Squares Estimation of Nonlinear Parameters", 1963, doi 10.1137/0111030.
+    "Algorithms for Separable Nonlinear Least Squares Problems", 1980, doi 10.1137/1022057, algorithm 2 (``settle``).
 
     Examples
     --------
@@ -78,27 +89,34 @@ def levenberg_marquardt(
     open_entries = torch.ones_like(theta) if free is None else free.to(theta).expand_as(theta)
     damping = torch.full_like(theta[:, :1], 1e-2)
     idle = torch.zeros_like(theta[:, 0])
-    loss = _objective(residuals(theta), theta, decay)
-    n_done, gain = 0, torch.full_like(loss, torch.inf)
+    settle = settle or (lambda theta: (theta, residuals(theta)))
+    theta, left = settle(theta)
+    loss = _objective(left, theta, decay)
+    n_done, gain, moved = 0, torch.full_like(loss, torch.inf), True
     while n_done < n_iter and not bool((idle >= 2).all()):
         n_done += 1
-        r, jacobian = linearise(theta)
-        jacobian = jacobian * open_entries.unsqueeze(-2)
-        curvature = jacobian.mT @ jacobian
+        if moved:  # else the derivatives are still those of theta
+            r, jacobian = linearise(theta)
+            bend = (jacobian.mT @ jacobian) * open_entries.unsqueeze(-1) * open_entries.unsqueeze(-2)
+            bend.diagonal(dim1=-2, dim2=-1).add_(decay)
+            gradient = ((r.unsqueeze(-2) @ jacobian).squeeze(-2) - decay * theta) * open_entries
+        curvature = bend.clone()
         diagonal = curvature.diagonal(dim1=-2, dim2=-1)
-        diagonal += decay
-        gradient = ((r.unsqueeze(-2) @ jacobian).squeeze(-2) - decay * theta) * open_entries
         diagonal += damping * diagonal.clamp_min(1e-10) + 1e-13
         root, _ = torch.linalg.cholesky_ex(curvature)
         trial = theta + torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1) * open_entries
-        there = _objective(residuals(trial), trial, decay)
-        better = there < loss
-        gain = torch.where(better, loss - there, 0.0)
+        trial, left = settle(trial)
+        there = _objective(left, trial, decay)
+        going = idle < 2  # a problem that is done stays where it is, whatever the others still do
+        better = going & (there < loss)
+        gain = torch.where(going, torch.where(better, loss - there, 0.0), gain)
         small = gain < tol * loss
         theta = torch.where(better.unsqueeze(-1), trial, theta)
         loss = torch.where(better, there, loss)
         damping = torch.where(better.unsqueeze(-1), (damping / 3).clamp_min(1e-9), damping * 5)
-        idle = torch.where(small & (better | (damping[:, 0] > 10)), idle + 1, torch.zeros_like(idle))
+        idle_now = torch.where(small & (better | (damping[:, 0] > STUCK)), idle + 1, torch.zeros_like(idle))
+        idle = torch.where(going, idle_now, idle)
+        moved = bool(better.any())
     return Minimum(theta, loss, (idle >= 2) & loss.isfinite(), gain, n_done)
 
 

@@ -20,7 +20,7 @@ from skode._fit import Specification
 from skode._folds import halves
 from skode._steady import SteadyRows, SteadyStates
 from skode._trajectories import Trajectories
-from skode._typing import FloatArray, IntArray
+from skode._typing import AnyArray, FloatArray
 from skode.graph import build_graph
 
 LARGEST_SEED = 2**31 - 1
@@ -31,7 +31,7 @@ class Dependencies(NamedTuple):
 
     matrix: FloatArray  # (target, variable), 0 where there is no edge
     effect: FloatArray  # (target, variable)
-    sign: IntArray  # (target, variable)
+    sign: AnyArray  # (target, variable) of int
     sound: bool  # whether training stayed finite
 
 

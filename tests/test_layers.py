@@ -72,13 +72,15 @@ ALLOWED: dict[str, set[str]] = {
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._blas": set(),
+    "skode._compact": TYPES,
+    "skode._parallel": {"skode._blas"},
     "skode._prepare": SHAPES | {"skode._blas", "skode._scales", "skode.smooth"},
     "skode._bridge": TYPES,
     "skode._linear_field": TYPES,
     "skode._decay": TYPES | {"skode._bridge", "skode._linear_field", "skode.smooth"},
     "skode._model_smoothing": TYPES | {"skode._bridge", "skode._linear_field"},
     # many variables: numpy alone
-    "skode.convex": TYPES,
+    "skode.convex": TYPES | {"skode._parallel"},
     "skode._identifiability": TYPES | {"skode._blas", "skode._prepare"},
     "skode._screen": TYPES
     | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.convex", "skode.smooth"},
@@ -97,11 +99,19 @@ ALLOWED: dict[str, set[str]] = {
     "skode.objectives": TYPES | {"skode._dynamics", "skode._latent", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
-    "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._prepare"},
+    "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepare"},
     "skode._additive": TYPES
     | PARTS
-    | {"skode._bridge", "skode._prepare", "skode._refit", "skode._rematch", "skode._screen", "skode._train"},
-    "skode._refit": TYPES | {"skode.fields", "skode.least_squares", "skode.objectives"},
+    | {
+        "skode._bridge",
+        "skode._parallel",
+        "skode._prepare",
+        "skode._refit",
+        "skode._rematch",
+        "skode._screen",
+        "skode._train",
+    },
+    "skode._refit": TYPES | {"skode._parallel", "skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._dynamics", "skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
     "skode._curvature": TYPES | {"skode.fields", "skode.objectives"},
@@ -110,10 +120,10 @@ ALLOWED: dict[str, set[str]] = {
     "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
     "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
-    "skode._fitted": TYPES | PARTS | {"skode._scales", "skode._start_velocity"},
+    "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
     "skode._ranking": TYPES | {"skode._prepare"},
-    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._scales"},
+    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._parallel", "skode._scales"},
     "skode._fit": TYPES
     | PREPARED
     | PARTS
@@ -172,7 +182,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode.exceptions": set(),
     "skode._questions": FIT,
-    "skode._base": FIT | TOOLS | {"skode._identifiability", "skode._questions", "skode.builders", "skode.exceptions"},
+    "skode._base": FIT
+    | TOOLS
+    | {"skode._compact", "skode._identifiability", "skode._questions", "skode.builders", "skode.exceptions"},
     "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
 }

@@ -68,3 +68,35 @@ def test_a_problem_that_is_not_finite_stays_where_it_was_and_disturbs_nobody():
     found = levenberg_marquardt(*exponentials(y, t), start, decay=torch.zeros(2), n_iter=100)
     assert torch.equal(found.theta[1], start[1]) and not found.converged[1]
     torch.testing.assert_close(found.theta[0], torch.tensor([2.0, 3.0], dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+def test_a_problem_that_is_done_does_not_move_for_those_beside_it():
+    t = torch.linspace(0, 2, 25, dtype=torch.float64)
+    y = torch.stack([2 * torch.exp(-3 * t), 5 * torch.exp(-9 * t)]) + 0.05 * random(2, 25)
+    start = torch.tensor([[2.0, 3.0], [0.1, 0.1]], dtype=torch.float64)
+    found = levenberg_marquardt(*exponentials(y, t), start, decay=torch.zeros(2), tol=1e-2, n_iter=50)
+    alone = levenberg_marquardt(*exponentials(y[:1], t), start[:1], decay=torch.zeros(2), tol=1e-2, n_iter=50)
+    assert alone.n_iter < found.n_iter
+    torch.testing.assert_close(found.theta[0], alone.theta[0], rtol=1e-12, atol=0)
+
+
+def test_variable_projection_finds_the_same_minimum_and_is_ahead_on_the_way():
+    t = torch.linspace(0, 2, 25, dtype=torch.float64)
+    y = 2 * torch.exp(-3 * t)[None] + 0.05 * random(1, 25)
+    residuals, linearise = exponentials(y, t)
+
+    def settle(theta):
+        e = torch.exp(-theta[:, 1:] * t)
+        best = torch.stack([(e * y).sum(-1) / (e * e).sum(-1), theta[:, 1]], dim=-1)
+        return best, residuals(best)
+
+    start, decay = torch.ones(1, 2, dtype=torch.float64), torch.zeros(2)
+
+    def both(**options):
+        runs = [{}, {"settle": settle}]
+        return [levenberg_marquardt(residuals, linearise, start, decay=decay, **options, **run) for run in runs]
+
+    plain, settled = both(tol=1e-10)
+    torch.testing.assert_close(settled.theta, plain.theta, rtol=1e-4, atol=0)
+    plain, settled = both(n_iter=1)
+    assert settled.loss < plain.loss

@@ -68,13 +68,13 @@ def test_tangents_agree_with_finite_differences_and_values_with_the_field(activa
     targets = torch.tensor([0])
     flat = nets.flat(weights, targets)
     z = torch.randn(1, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    read = z[:, :, list(PARENTS[0])]
+    read = z[:, :, list(PARENTS[0])].mT.contiguous()
     torch.testing.assert_close(nets(flat, read)[0], field(weights, z)[0, :, 0])
-    quadrature = torch.tensor([[0.3, 0.7], [0.5, 0.5], [0.1, 0.8]], dtype=torch.float64)
-    intervals = read.view(1, 3, 2, 2)
+    quadrature = torch.tensor([[0.3, 0.5, 0.1], [0.7, 0.5, 0.8]], dtype=torch.float64).unsqueeze(0)
+    intervals = read.view(1, 2, 2, 3)
 
     def mean(theta):
-        return (nets(theta, read).view(1, 3, 2) * quadrature).sum(-1)
+        return (nets(theta, read).view(1, 2, 3) * quadrature).sum(1)
 
     values, tangents = nets.mean_tangents(flat, intervals, quadrature)
     torch.testing.assert_close(values, mean(flat))
@@ -82,7 +82,7 @@ def test_tangents_agree_with_finite_differences_and_values_with_the_field(activa
         step = torch.zeros_like(flat)
         step[:, entry] = 1e-6
         slope = (mean(flat + step) - mean(flat - step)) / 2e-6
-        torch.testing.assert_close(tangents[..., entry], slope, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(tangents[:, entry], slope, rtol=1e-6, atol=1e-8)
 
 
 def test_parameters_are_read_and_written_in_one_order():
@@ -95,3 +95,46 @@ def test_parameters_are_read_and_written_in_one_order():
         assert torch.equal(other[name][0, 2], value[0, 2])
         assert other[name][0, :2].abs().max() == 0
     assert int(nets.marks("K").sum()) == 3
+
+
+@pytest.mark.parametrize("n_bilinear", [0, 2])
+@pytest.mark.parametrize("hidden", [(4,), (4, 3)])
+@pytest.mark.parametrize("n_samples", [7, 3000])
+def test_packed_weights_that_are_bound_give_the_slopes_and_gradients_of_the_field(n_bilinear, hidden, n_samples):
+    field, weights = packed(n_bilinear, hidden)
+    weights[f"W{len(hidden)}"][:, 1] = 0.0  # a target without a network
+    z = torch.randn(2, n_samples, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    bound = field.bind(weights)
+    for given in (z, z[:1]):
+        torch.testing.assert_close(bound.evaluate(given).slopes, field(weights, given))
+    leaf = z.clone().requires_grad_(True)
+    cotangent = torch.randn(2, n_samples, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    (expected,) = torch.autograd.grad(field(weights, leaf), leaf, cotangent)
+    deltas = bound.deltas(bound.evaluate(z).memo, cotangent)
+    torch.testing.assert_close(bound.source_gradient(deltas), expected)
+
+
+def test_targets_without_parents_are_constants():
+    field = PackedField(2, 3, (4,), "tanh", tuple(range(3)), parents=((), (1,)))
+    draw = torch.Generator().manual_seed(0)
+    weights = field.init(draw, n_models=1, dtype=torch.float64, device=torch.device("cpu"))
+    z = torch.randn(1, 6, 3, dtype=torch.float64, generator=draw)
+    torch.testing.assert_close(field.bind(weights).evaluate(z).slopes, field(weights, z))
+
+
+def test_jacobians_by_column_are_those_by_source_in_their_places():
+    field, weights = packed(2)
+    z = torch.randn(2, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(field.to_wide(field.column_jacobian(weights, z)), field.jacobian(weights, z))
+
+
+def test_designs_are_the_tangents_of_linear_entries():
+    field, weights = packed(2, (4, 3))
+    nets = TargetNets(2, field.hidden, field.activation, 2)
+    flat = nets.flat(weights, torch.tensor([0]))
+    read = torch.randn(1, 2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    quadrature = torch.rand(1, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    mean, tangents = nets.mean_tangents(flat, read, quadrature)
+    design, products = nets.mean_design(flat, read, quadrature)
+    torch.testing.assert_close(design, tangents[:, nets.linear()])
+    torch.testing.assert_close((flat[:, nets.linear()].unsqueeze(1) @ design).squeeze(1) + products, mean)

@@ -1,10 +1,11 @@
 """How long everything takes, beside what others take, measured alternately in one run.
 
     python examples/benchmarks/speed.py [--quick] [--out DIR] [--rounds 7] [--sections steps fit scaling predict]
+    python examples/benchmarks/speed.py --sections size [--sizes 350 529 1000 2000] [--threads 2]
 
 Writes ``speed.md``, ``speed.csv`` (one line per figure) and, with matplotlib, ``speed.png`` into the output folder,
 and prints the tables as it goes. ``README.md`` beside this file describes the sections, and what was tried and did
-not pay. One thread throughout.
+not pay. One thread throughout, but for ``size``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import csv
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import subprocess
@@ -226,6 +228,24 @@ def measure_predictions(rounds: int) -> list[Figure]:
     return [*found, figure_of("predict", "a million rows of 1000 trajectories", "s", times)]
 
 
+def measure_size(d: int, threads: int) -> list[Figure]:
+    """A cross-validated fit of a Hill network of d genes and 2 d edges, in a fresh process (``_size.py``)."""
+    command = [sys.executable, str(Path(__file__).with_name("_size.py")), str(d), "--threads", str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    got = json.loads(ran.stdout)
+    stages = ", ".join(f"{name} {value:.0f}" for name, value in got["stages"].items())
+    rows = [
+        ("seconds of a fit", "s", got["wall"], f"{threads} threads; {stages}"),
+        ("seconds of all threads", "s", got["cpu"], ""),
+        ("peak memory", "MB", got["peak"], f"{got['before']:.0f} with imports and data"),
+        ("F1", "", got["f1"], f"{got['edges']} edges, {2 * d} true"),
+        ("NRMSE", "", got["nrmse"], f"start-or-mean {got['trivial']:.3g}"),
+        ("pickle", "MB", got["pickle"], ""),
+    ]
+    return [Figure("size", f"d {d}: {what}", unit, value, value, value, note) for what, unit, value, note in rows]
+
+
 def table(figures: list[Figure]) -> str:
     """One Markdown table per section."""
     parts = []
@@ -288,6 +308,8 @@ def main() -> None:
     parser.add_argument("--sections", nargs="*", default=["steps", "fit", "scaling", "predict"])
     parser.add_argument("--works", nargs="*", default=["W1", "W2", "W3", "W4"])
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), help="of taking a step")
+    parser.add_argument("--sizes", nargs="*", type=int, default=[350, 529, 1000, 2000], help="of section size")
+    parser.add_argument("--threads", type=int, default=2, help="of the fits of section size")
     parser.add_argument("--max-iter", type=int, default=SparseNODERegressor().max_iter, help="of the timed fits")
     parser.add_argument("--quick", action="store_true", help="two rounds, W1 and W2, short fits")
     arguments = parser.parse_args()
@@ -302,9 +324,11 @@ def main() -> None:
         "fit": lambda: measure_fits(min(3, arguments.rounds), arguments.max_iter),
         "scaling": lambda: measure_scaling(min(3, arguments.rounds), most=4 if arguments.quick else 16),
         "predict": lambda: measure_predictions(arguments.rounds),
+        **{f"size {d}": partial(measure_size, d, arguments.threads) for d in arguments.sizes},
     }
     print(machine(), table(figures), flush=True)
-    asked = [name for one in arguments.sections for name in (arguments.works if one == "steps" else [one])]
+    several = {"steps": arguments.works, "size": [f"size {d}" for d in arguments.sizes]}
+    asked = [name for one in arguments.sections for name in several.get(one, [one])]
     for name in asked:
         new = sections[name]()
         figures += new

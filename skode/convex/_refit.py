@@ -10,7 +10,7 @@ from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex._active import JITTER
 from skode.convex._products import AbstractProducts
 
-BLOCK_ENTRIES = 4_000_000
+BLOCK_ENTRIES = 1_000_000
 RESIDUAL_FLOOR = 1e-12
 """Share of a target's mean square below which a residual is rounding error."""
 

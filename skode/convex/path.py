@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
+from skode._parallel import on_threads
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex._active import Active, minimise
 from skode.convex._products import AbstractProducts
 
 CHUNK = 256
 """Targets that go down the path together; bounds the memory for their correlations."""
-BLOCK_ENTRIES = 4_000_000
+BLOCK_ENTRIES = 1_000_000
 """Entries of the blocks that are solved in one call."""
 MAX_ROUNDS = 200
 
@@ -101,10 +102,10 @@ def lasso_path(
     LassoPath
     """
     n_targets, n_sources = products.cross.shape
-    parts: list[list[scipy.sparse.csr_array]] = []
     reached = np.full(n_targets, len(alphas))
     converged = np.ones(n_targets, dtype=np.bool_)
-    for targets in _chunks(n_targets):
+
+    def solve(targets: IntArray) -> list[scipy.sparse.csr_array]:
         prices = np.ones((len(targets), n_sources)) if factors is None else factors[targets]
         state = _free(products, targets, prices)
         part = []
@@ -117,7 +118,9 @@ def lasso_path(
                 left = (state.signs[on] != 0).sum(axis=1) > max_support
                 reached[targets[on[left]]] = a + 1
                 on = on[~left]
-        parts.append(part)
+        return part
+
+    parts = on_threads(solve, _chunks(n_targets))
     joined = [scipy.sparse.vstack([p[a] for p in parts], format="csr") for a in range(len(alphas))]
     return LassoPath(np.asarray(alphas, dtype=np.float64), joined, reached, converged)
 

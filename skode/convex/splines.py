@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skode._parallel import on_threads
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex._exchange import TINY, Features, Target
 
@@ -15,6 +16,10 @@ N_CANDIDATES = 25
 """Sources of a target that may enter beside those it has: the best of a ranking."""
 FEWEST = 10
 """Sources that a target may have however few rows there are."""
+BLOCK_ENTRIES = 1_000_000
+"""Values of functions at the nodes that are formed at a time."""
+MANY = 32
+"""Targets that one thread takes at a time."""
 OUTER = 0.05
 """Share of the values outside the outer knots, on each side, where splines are straight."""
 
@@ -41,6 +46,16 @@ def spline_features(nodes: FloatArray, quadrature: FloatArray, n_functions: int)
     -------
     Features
     """
+    n_rows, _, n_sources = nodes.shape
+    values, rank = np.empty((n_rows, n_sources, n_functions)), np.empty(n_sources, dtype=np.int64)
+    size = max(1, BLOCK_ENTRIES // max(1, nodes[:, :, 0].size * n_functions))
+    for block in (slice(begin, begin + size) for begin in range(0, n_sources, size)):
+        values[:, block], rank[block] = _spline_block(nodes[:, :, block], quadrature, n_functions)
+    return Features(values, rank)
+
+
+def _spline_block(nodes: FloatArray, quadrature: FloatArray, n_functions: int) -> Features:
+    """The functions of some sources."""
     sd = nodes.std(axis=(0, 1))
     z = (nodes - nodes.mean(axis=(0, 1))) / np.where(sd > TINY, sd, 1.0)
     columns = [np.einsum("kl,kls->ks", quadrature, z)]
@@ -117,20 +132,29 @@ def select_splines(
     w = np.broadcast_to(weights if weights.ndim == 2 else weights[:, None], slopes.shape)
     w = w / np.maximum(w.sum(axis=0), 1e-300)
     candidates = [_candidates(scores[i], start[i]) for i in range(n_targets)]
+
+    def with_functions(m: int) -> tuple[float, SplineSelection]:
+        features = spline_features(nodes, quadrature, m)
+        support, left, values = np.zeros_like(start), np.ones(n_targets), np.zeros(n_targets)
+
+        def exchange(targets: IntArray) -> None:
+            for i in targets:
+                some = candidates[i]
+                most = max(FEWEST, int(n_rows[i] / np.log(max(n_sources, 2)) / m))
+                problem = Target.build(features, slopes[:, i], w[:, i], some, n_sources, float(n_rows[i]))
+                now = start[i, some]
+                sources, values[i] = problem.value_of(now) if m == 1 else problem.exchange(now, least, most)
+                left[i] = problem.residual(sources)
+                support[i, some[sources]] = True
+
+        on_threads(exchange, np.array_split(np.arange(n_targets), max(1, n_targets // MANY)))
+        return float(values.sum()), SplineSelection(support, m, left)
+
     best, chosen = np.inf, SplineSelection(start, 1, np.ones(n_targets))
     for m in n_functions:
-        features = spline_features(nodes, quadrature, m)
-        support, left, total = np.zeros_like(start), np.ones(n_targets), 0.0
-        for i, some in enumerate(candidates):
-            most = max(FEWEST, int(n_rows[i] / np.log(max(n_sources, 2)) / m))
-            problem = Target.build(features, slopes[:, i], w[:, i], some, n_sources, float(n_rows[i]))
-            now = start[i, some]
-            sources, value = problem.value_of(now) if m == 1 else problem.exchange(now, least, most)
-            left[i] = problem.residual(sources)
-            support[i, some[sources]] = True
-            total += value
+        total, found = with_functions(m)
         if total < best:
-            best, chosen = total, SplineSelection(support, m, left)
+            best, chosen = total, found
     return chosen
 
 

@@ -122,6 +122,15 @@ class AbstractField(ABC):
         ]
         return torch.stack(rows, dim=-2)
 
+    def column_jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
+        """The same by every column that a target has; smaller than ``jacobian`` where columns are packed.
+
+        Returns
+        -------
+        tensor  # (model, sample, target, column)
+        """
+        return self.jacobian(weights, z)
+
     def by_variable(self, squares: torch.Tensor) -> torch.Tensor:
         """Add up entries of the source axis that belong to one graph variable.
 
@@ -147,6 +156,19 @@ class AbstractField(ABC):
         Returns
         -------
         tensor  # (..., target, column)
+        """
+        return values
+
+    def to_wide(self, values: torch.Tensor) -> torch.Tensor:
+        """Put columns back where their sources are; the same unless columns are packed.
+
+        Parameters
+        ----------
+        values : tensor  # (..., target, column)
+
+        Returns
+        -------
+        tensor  # (..., target, source)
         """
         return values
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from skode._typing import Weights
 from skode.fields._activations import Activation
+
+
+class Factors(NamedTuple):
+    """What a layer's derivatives by its own weights are, in terms of those by the weights on the core."""
+
+    gain: float = 1.0  # of the matrix
+    bias: float = 1.0  # of the bias
+    shift: float = 0.0  # what the derivative by the core's bias adds to that by the matrix
 
 
 class Folding:
@@ -43,6 +53,10 @@ class Folding:
                 for k in range(n_hidden + 1)
             ]
         )
+
+    def factors(self, layer: int) -> Factors:
+        """The factors of one layer."""
+        return Factors(*self.layers[layer][2:]) if self.layers else Factors()
 
     def fold(self, weights: Weights) -> Weights:
         """Weights on the core.

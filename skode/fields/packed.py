@@ -12,6 +12,8 @@ from torch.nn.functional import pad
 from skode._typing import Weights
 from skode.fields._activations import ACTIVATIONS
 from skode.fields._base import AbstractField
+from skode.fields._bound import AbstractBoundField
+from skode.fields._packed import BoundPacked
 from skode.fields.per_target import draw_nets, path_weights
 
 
@@ -73,6 +75,9 @@ class PackedField(AbstractField):
     def __call__(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
         return self._slopes(weights, self._read(z)).transpose(1, 2)
 
+    def bind(self, weights: Weights) -> AbstractBoundField:
+        return BoundPacked(self.__call__, weights, self.parents, self.activation, self.hidden, self.entries)
+
     def _slopes(self, weights: Weights, read: torch.Tensor) -> torch.Tensor:
         first = torch.cat([weights[name] for name in self.entries], dim=-2)  # (model, target, row, slot)
         return combine(weights, read @ first.mT, self.hidden, self.activation, self.n_bilinear)
@@ -81,7 +86,6 @@ class PackedField(AbstractField):
         return self.to_wide(path_weights(weights, self.chain, self.n_bilinear))
 
     def to_wide(self, values: torch.Tensor) -> torch.Tensor:
-        """Put columns back where their sources are.  # (..., target, slot) to (..., target, source)"""
         index = self._index(values.device).expand(values.shape)
         out = torch.zeros(*values.shape[:-1], self.n_sources + 1, dtype=values.dtype, device=values.device)
         return out.scatter(-1, index, values)[..., :-1]
@@ -91,9 +95,12 @@ class PackedField(AbstractField):
         return pad(values, (0, 1)).gather(-1, index)
 
     def jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
+        return self.to_wide(self.column_jacobian(weights, z))
+
+    def column_jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
         read = self._read(z.detach().expand(weights["K"].shape[0], -1, -1)).clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(self._slopes(weights, read).sum(), read)
-        return self.to_wide(gradient.transpose(1, 2))
+        return gradient.transpose(1, 2)
 
 
 def combine(

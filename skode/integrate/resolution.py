@@ -99,6 +99,7 @@ def halve_step(
 ) -> Halving:
     """Halve the step of `trace` until half the step changes no row by more than the tolerance.
 
+    A trajectory that has met the tolerance is not solved again with smaller steps, which change it less.
     Rows that are held at the edge of the box with both steps, and with the smallest, count for nothing;
     others that are held count as infinitely different.
 
@@ -130,12 +131,26 @@ def halve_step(
     0.125
     """
 
-    def solve(n: int) -> torch.Tensor:
-        traced = trace(slope, x0, trajectory, times, step=step / n, box=box, origin=origin)
+    def solve(n: int, rows: torch.Tensor) -> torch.Tensor:
+        traced = trace(slope, x0, trajectory[rows], times[rows], step=step / n, box=box, origin=origin)
         return torch.where(traced.held[..., None], torch.nan, traced.states)
 
-    n, error, converged = _refine(solve, torch.amax, tolerance, scale, 1, 2**max_halvings)
-    return Halving(step / n, error, converged)
+    n, last, rows = 1, 2**max_halvings, torch.arange(len(times), device=times.device)
+    coarse = solve(n, rows)
+    while True:
+        fine = solve(2 * n, rows)
+        difference = ((coarse - fine).abs() / (1.0 if scale is None else scale)).nan_to_num(nan=torch.inf)
+        lost = ~coarse.isfinite() & ~fine.isfinite()
+        if lost.any():
+            some = lost.any(dim=-1).any(dim=0)
+            never = lost[:, some] & ~solve(last, rows[some]).isfinite()
+            difference[:, some] = torch.where(never, 0.0, difference[:, some])
+        by_row = difference.amax(dim=(0, 2)) if difference.numel() else difference.new_zeros(len(rows))
+        error = float(by_row.amax()) if len(rows) else 0.0
+        if error <= tolerance or 2 * n > last:
+            return Halving(step / n, error, error <= tolerance)
+        kept = torch.isin(trajectory[rows], trajectory[rows[by_row > tolerance]])
+        n, rows, coarse = 2 * n, rows[kept], fine[:, kept]
 
 
 def _refine(

@@ -10,7 +10,7 @@ import torch
 from skode.integrate.runge_kutta import Nodes, Slope, evaluate, interpolate, take_step
 
 PADDING = 8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
-ENTRIES = 2**24  # of nodes kept at a time: with very many trajectories fewer steps
+ENTRIES = 2**21  # of nodes kept at a time: with very many trajectories, or states, fewer steps
 ROWS = 16384  # rows interpolated at a time, few enough for the cache
 NEVER = torch.iinfo(torch.int64).max
 
