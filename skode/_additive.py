@@ -61,7 +61,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
     2. *refit*: on the support, linear and networks under more and less weight decay, by least squares; a richer one
-       only if it forecasts held-out windows better by more than two standard errors; then once more on all rows.
+       only if it forecasts held-out windows better by more than 1.64 standard errors; then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
@@ -233,8 +233,8 @@ def _drawn(nets: _Nets, prepared: Prepared, found: Screen, seed: int) -> Weights
 def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float) -> tuple[_Candidate, Refit]:
     """Fit from simple to rich, keep the richer only on evidence, and fit what was chosen to all rows.
 
-    The richer must forecast held-out windows better by more than two standard errors of the paired differences, summed
-    over targets. Interval rows would not do: denoised sources and raw targets share noise, which a network can learn.
+    The richer must forecast held-out windows better by more than 1.64 standard errors of the paired differences, over
+    all targets. Interval rows would not do: denoised sources and raw targets share noise, which a network can learn.
     One decision serves all targets, as in ``narrow``.
     """
     problem, linear = nets.problem, nets.linear

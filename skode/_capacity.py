@@ -17,8 +17,8 @@ N_BILINEAR = 4
 """Products of linear forms on offer: with the linear skip, enough for a quadratic law of a few variables."""
 FEWEST = 6
 """Held-out windows below which there is no deciding: a standard error from six is known to a third."""
-EVIDENCE = 2.0
-"""Standard errors by which held-out errors must fall before a richer model is taken."""
+EVIDENCE = 1.64
+"""Standard errors by which held-out errors must fall before a richer model is taken: one-sided, 5 %."""
 STEPS_PER_OBSERVATION = 4
 FAR = 1e3
 """Standard units at which a forecast that fails is put."""
@@ -79,8 +79,8 @@ def widen(field: PerTargetField, params: Weights, frozen: Weights, drawn: Weight
 def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics) -> Narrow:
     """Keep the better half of the model axis, model by model.
 
-    Bilinear units are kept where they lower the error of forecasts of held-out windows, summed over targets, by more
-    than two standard errors of the paired differences. Interval rows would not do: a product that fits them may run
+    Bilinear units are kept where they lower the error of forecasts of held-out windows, over all targets, by more than
+    1.64 standard errors of the paired differences. Interval rows would not do: a product that fits them may run
     away. One decision serves all targets: a law is polynomial or it is not, and the sum tells the two apart with
     far fewer windows than any single target.
 
@@ -107,7 +107,7 @@ def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics) ->
 
 
 def clearly_lower(errors: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
-    """Whether paired errors are lower by more than two standard errors on average; False for nan.
+    """Whether paired errors are lower by more than 1.64 standard errors on average; False for nan.
 
     Parameters
     ----------
@@ -123,7 +123,12 @@ def clearly_lower(errors: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
 
 
 def forecast_errors(dynamics: Dynamics, weights: Weights, problem: Problem) -> torch.Tensor:
-    """Squared error of forecasts of every held-out window, summed over targets; large where the solution fails.
+    """Root of the squared errors of forecasts of every held-out window, over all targets; large where a solution fails.
+
+    The root, because a few windows in which any forecast fails would make most of the squares, and of their spread. In
+    25 pairs of fits with and without bilinear units, on Lorenz-96, gene, ecological, chemical and chaotic systems, they
+    lowered the error on new trajectories by a tenth or more in 16 and raised it so in 6; eleven of the former and none
+    of the latter pass 1.64 standard errors of the roots, five and none 2 of the squares.
 
     Parameters
     ----------
@@ -145,7 +150,7 @@ def forecast_errors(dynamics: Dynamics, weights: Weights, problem: Problem) -> t
         states = solve_windows(dynamics, weights, windows, window_starts(windows, None, n_models), n_steps=n_steps)
         states = states.nan_to_num(nan=FAR).clamp(-FAR, FAR)[..., : windows.targets.shape[-1]]
     errors = windows.weights * (windows.targets - states) ** 2 / problem.shooting.double()
-    return errors[..., problem.moving].sum((2, 3))
+    return errors[..., problem.moving].sum((2, 3)).sqrt()
 
 
 def can_widen(field: PerTargetField, problem: Problem) -> bool:

@@ -67,7 +67,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         Products of two linear forms per target, beside the network: exact for quadratic laws (chemistry, fluids,
         ecology), and prone to run away outside the data elsewhere. With "auto" the refit of a per-target field
         tries none and four, on the same support, and keeps the four if forecasts of held-out windows improve by more
-        than two standard errors. A positive number needs ``field="per_target"``.
+        than 1.64 standard errors. A positive number needs ``field="per_target"``.
     order : {1, 2}, default=1
         2 fits d2q/dt2 = f(q, dq/dt, u, t); y holds positions.
     time_dependent : bool, default=False

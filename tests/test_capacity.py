@@ -106,7 +106,7 @@ def test_units_that_run_away_are_refused_although_they_fit_at_the_starts():
 
 def fitted_bilinear(system, **options):
     X, y, groups = from_trajectories(system.states, system.times)
-    model = SparseNODERegressor(max_iter=660, tol=1, random_state=0, **options).fit(X, y, groups=groups)
+    model = SparseNODERegressor(max_iter=1000, tol=1, random_state=0, **options).fit(X, y, groups=groups)
     return model._fitted.field.n_bilinear
 
 
