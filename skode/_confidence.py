@@ -19,7 +19,7 @@ from skode._trajectories import Trajectories
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
 from skode.objectives import matching_errors
 from skode.penalties import NoPenalty
-from skode.recipe import STAGED
+from skode.recipe import AFRESH
 
 RUN = 10
 """Intervals that count as one piece of evidence: the errors of neighbours are not independent."""
@@ -119,7 +119,7 @@ def _rises(
     keep = field.to_sources(~dropped).unsqueeze(-2)  # (model, target, 1, source)
     masks = {name: value * keep if name in field.entries else value for name, value in mask.items()}
     masks = {name: value.expand(n_models, *value.shape[1:]) for name, value in masks.items()}
-    stages = tuple(replace(stage, settles=False, widens=False) for stage in STAGED if stage.name == "refit")
+    stages = (replace(AFRESH[0], settles=False, widens=False),)
     batch = Batch(np.zeros(n_models), np.full(n_models, seed))
     trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=masks)
     with torch.no_grad():

@@ -34,7 +34,7 @@ from skode.convex import EBIC_GAMMA, SHARE_OF_ROWS, ebic
 from skode.fields import AbstractField
 from skode.objectives import matching_loss
 from skode.penalties import NoPenalty
-from skode.recipe import STAGED, Stage
+from skode.recipe import AFRESH, STAGED, Stage
 
 TOLERANCE = 0.02
 """A smaller support may lose this share of the best held-out loss on top of one standard error."""
@@ -131,9 +131,8 @@ def select(
         confidence = edge_confidence(folds, mask, edges, spec, seed, steady)
         if selection == "one_se" and folds.parts:
             mask = prune(field, mask, confidence)
-    stages = tuple(stage for stage in STAGED if stage.frozen)
     refitted = train_in_parts(
-        dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, stages), frozen=mask
+        dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, AFRESH), frozen=mask
     )
     refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
     head = start_velocity_of(spec, prepared)
@@ -324,7 +323,7 @@ def _fold_losses(
     prepared, dynamics, problem = set_up(train_part, spec, steady)
     problem = problem._replace(held_rows=None, held_windows=None)
     test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
-    stages = tuple(replace(stage, settles=False) for stage in STAGED if stage.name == "refit")
+    stages = (replace(AFRESH[0], settles=False),)
     n_levels = len(path.alphas)
     # One set of initial weights for all levels: differences between levels are then differences of supports.
     batch = Batch(np.zeros(n_levels), np.full(n_levels, seed))
