@@ -63,8 +63,8 @@ STAGED: tuple[Stage, ...] = (
 AFRESH: tuple[Stage, ...] = (replace(STAGED[3], share=0.32), STAGED[4])
 """A known support, and networks that have learned nothing yet: the refit takes half as long again.
 
-With the share of ``STAGED`` the supports that folds choose lack weak edges (Van der Pol and a food web: F1 .92 and .93 in
-place of 1 and .95); with twice as much they are level."""
+With the share of ``STAGED`` the supports that folds choose lack weak edges (Van der Pol and a food web: F1 .92 and .93
+in place of 1 and .95); with twice as much they are level."""
 
 TRAJECTORY: tuple[Stage, ...] = (Stage("trajectory", "trajectory", 1.0, press="uniform", settles=True),)
 """Through the solver from x0 with the penalty on from the start, as in the paper."""
