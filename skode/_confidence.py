@@ -109,7 +109,7 @@ def _rises(
     if spec.rules is not None:  # what is required goes for once
         spec = replace(spec, rules=replace(spec.rules, required=np.zeros_like(spec.rules.required)))
     prepared, dynamics, problem = set_up(train_part, spec, steady)
-    problem = problem.complete()
+    problem = problem._replace(rows=every_row(prepared, problem.matching), held_rows=None, held_windows=None)
     test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
     field = dynamics.field
     order = torch.cumsum(edges.long(), dim=-1) * edges  # (target, variable), 1, 2, ... over the edges of a target

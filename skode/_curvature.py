@@ -18,6 +18,7 @@ MAX_ROWS = 1000
 PROBES, NUDGE = 4, 1e-3
 """Directions in which the starts of windows are moved, and how far, in standard units."""
 MOST_GROWTH = 1e8
+"""Growth of windows whose solution fails, and the most that is believed of any."""
 CHUNK_ENTRIES = 1e7
 """Entries of the derivative by the parameters that are held at a time, some 80 MB."""
 

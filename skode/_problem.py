@@ -21,9 +21,8 @@ VELOCITY_SPREAD = 0.1
 class Problem(NamedTuple):
     """Everything that the losses of one fold read."""
 
-    every_row: Rows
     rows: Rows
-    held_rows: Rows | None  # those that are not among ``rows``
+    held_rows: Rows | None
     windows: Windows
     held_windows: Windows | None
     trajectories: Windows  # whole trajectories from the start that the user gave
@@ -32,10 +31,6 @@ class Problem(NamedTuple):
     matching: torch.Tensor  # (target,) zero-model loss of interval rows
     shooting: torch.Tensor  # (target,) zero-model loss of windows
     whole: torch.Tensor  # (target,) zero-model loss of whole trajectories
-
-    def complete(self) -> Problem:
-        """The same with no interval set aside, for stages that match."""
-        return self._replace(rows=self.every_row, held_rows=None, held_windows=None)
 
 
 def build_problem(
@@ -79,7 +74,6 @@ def build_problem(
     if len(knots) > most:
         knots = knots[np.linspace(0, len(knots) - 1, most).astype(int)]
     return Problem(
-        every_row=rows,
         rows=rows.select(~row_held) if some else rows,
         held_rows=rows.select(row_held) if some else None,
         windows=windows.select(~apart) if some else windows,
