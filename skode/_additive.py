@@ -145,7 +145,7 @@ def _with_rows(prepared: Prepared, found: Screen) -> Prepared:
     weights = np.broadcast_to(found.weights.reshape(n, -1), found.slopes.shape) * unit
     return replace(
         prepared,
-        nodes=np.concatenate([found.nodes, rest]),
+        nodes=np.concatenate([found.nodes, rest]) if len(rest) else found.nodes,
         quadrature=np.concatenate([found.quadrature, quadrature]),
         slopes=np.concatenate([found.slopes / rate, prepared.slopes[n:]]),
         slope_weights=np.concatenate([weights, prepared.slope_weights[n:]]),

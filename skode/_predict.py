@@ -19,8 +19,9 @@ from skode.integrate import Slope, halve_step, integrate, trace
 PREDICTION_TOLERANCE = 1e-4
 """Largest change of a predicted state, in standard deviations, when the step is halved, over a training window."""
 
-MOST_ENTRIES = 2**16
-"""States of training windows that one thread takes at a time where the step is chosen."""
+MOST_ENTRIES, FEWEST_WINDOWS = 2**15, 64
+"""States of training windows that one thread takes at a time where the step is chosen: what stays in cache. With fewer
+windows than that most of the time is calls."""
 
 
 class Questions(NamedTuple):
@@ -127,6 +128,6 @@ def choose_step(dynamics: Dynamics, weights: Weights, problem: Problem) -> float
         ).step
 
     every = torch.arange(len(windows.times), device=like.device)
-    few = max(1, MOST_ENTRIES // windows.start.shape[1])
+    few = max(FEWEST_WINDOWS, MOST_ENTRIES // windows.start.shape[1])
     with one_torch_thread() if len(every) <= few else nullcontext():
         return min(on_threads(halved, torch.split(every, few)))

@@ -16,8 +16,8 @@ from skode.integrate import integrate
 
 N_STEPS = 8
 """Runge-Kutta steps over one interval."""
-MOST_ENTRIES = 2**21
-"""Entries of solutions that are held at a time."""
+MOST_ENTRIES, FEWEST_INTERVALS = 2**19, 64
+"""Entries of solutions that are held at a time, 4 MB; and intervals with which a step is worth its calls."""
 
 
 def rematch(
@@ -70,9 +70,11 @@ def rematch(
     inputs = tensor(prepared.inputs[owner], like)
     right = dynamics.slope(weights, inputs, like.new_zeros(n))
     at = np.concatenate([nodes_at, h], axis=1)
-    solution, last, slopes = np.empty((n, nodes_at.shape[1], d)), np.empty((n, d)), np.empty((n, nodes_at.shape[1], d))
-    rows = max(1, MOST_ENTRIES // ((N_STEPS + 1) * d))
-    for block in (slice(begin, begin + rows) for begin in range(0, n, rows)):
+    share, speed = share_of_change(nodes_at, h, gamma)
+    rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
+    every_node, every_slope = prepared.nodes.copy(), prepared.slopes.copy()
+    rows = max(FEWEST_INTERVALS, MOST_ENTRIES // ((N_STEPS + 1) * d))
+    for block in (slice(begin, min(begin + rows, n)) for begin in range(0, n, rows)):
         given, nodes = inputs[block], nodes_at[block]
         with torch.no_grad(), one_torch_thread():
             states = integrate(
@@ -83,20 +85,16 @@ def rematch(
             )[0]
             at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
             sources = dynamics.sources(at_nodes, given.repeat_interleave(nodes.shape[1], 0), at_nodes[..., 0])
-            slopes[block] = right.bound.evaluate(sources).slopes[0].view(*nodes.shape, d).cpu().numpy()
-        solution[block], last[block] = states[:, :-1].cpu().numpy(), states[:, -1].cpu().numpy()
-    share, speed = share_of_change(nodes_at, h, gamma)
-    quadrature = prepared.quadrature[:n]
-    off, missed = off_start - start, end - last
-    change = (off_end - end) - off
-    mean_speed, mean_share = ((quadrature * part).sum(1, keepdims=True) for part in (speed, share))
-    residual = mean_speed * (missed + change) + gamma * (off + mean_share * change)
-    rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
-    new_slopes = np.einsum("kl,kld->kd", quadrature, slopes) + residual / rate
-    nodes = prepared.nodes.copy()
-    solution += share[..., None] * (end - last)[:, None]
-    fine = np.isfinite(new_slopes).all(axis=1) & np.isfinite(solution).all(axis=(1, 2))
-    nodes[:n, :, :d][fine] = solution[fine]
-    kept = prepared.slopes.copy()
-    kept[:n][fine] = new_slopes[fine]
-    return replace(prepared, nodes=nodes, slopes=kept)
+            slopes = right.bound.evaluate(sources).slopes[0].contiguous().view(*nodes.shape, d).cpu().numpy()
+        missed = end[block] - states[:, -1].cpu().numpy()
+        solution = states[:, :-1].cpu().numpy() + share[block, :, None] * missed[:, None]
+        quadrature = prepared.quadrature[block]
+        off = off_start[block] - start[block]
+        change = (off_end[block] - end[block]) - off
+        mean_speed, mean_share = ((quadrature * part[block]).sum(1, keepdims=True) for part in (speed, share))
+        residual = mean_speed * (missed + change) + gamma * (off + mean_share * change)
+        found = np.einsum("kl,kld->kd", quadrature, slopes) + residual / rate
+        fine = np.isfinite(found).all(axis=1) & np.isfinite(solution).all(axis=(1, 2))
+        every_node[block, :, :d][fine] = solution[fine]
+        every_slope[block][fine] = found[fine]
+    return replace(prepared, nodes=every_node, slopes=every_slope)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skode.integrate.runge_kutta import BOUND, Nodes, blank, failed_steps, lost, moving, walk
+from skode.integrate.runge_kutta import BOUND, Nodes, blank, failed_steps, lost, moving, rk4, walk
 
 Tensors = tuple[torch.Tensor, ...]
 BLOCK = 1024
@@ -190,4 +190,10 @@ def rk4_adjoint(
     """
     clock = torch.zeros_like(step) if origin is None else origin
     index = torch.arange(x0.shape[-2], device=x0.device) if index is None else index
+    if not torch.is_grad_enabled():  # no stage is asked for again, so none is kept
+
+        def value(t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+            return slope.evaluate(t, x, index).slope
+
+        return rk4(value, x0.mT.contiguous().mT, step, n_steps, origin=clock, index=index, bound=bound)
     return Nodes(*_Solve.apply(slope, step, n_steps, clock, index, bound, x0, *slope.weights))  # type: ignore[no-untyped-call]

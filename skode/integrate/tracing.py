@@ -10,8 +10,8 @@ import torch
 from skode.integrate.runge_kutta import Nodes, Slope, evaluate, interpolate, take_step
 
 PADDING = 8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
-ENTRIES = 2**21  # of nodes kept at a time: with very many trajectories, or states, fewer steps
-ROWS = 16384  # rows interpolated at a time, few enough for the cache
+ENTRIES = 2**19  # of nodes kept at a time, 4 MB: with very many trajectories, or states, fewer steps
+ROWS = 16384  # rows interpolated at a time, few enough for the cache; with very many states fewer
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -118,6 +118,7 @@ def _one_way(
     failed = torch.where((x != x0).any(dim=-1), -1, NEVER)  # (model, trajectory) the step in which it left the box
     states = x0.new_empty(x0.shape[0], len(times), x0.shape[2])
     held = torch.empty(states.shape[:2], dtype=torch.bool, device=x0.device)
+    at_a_time = max(1, min(ROWS, ENTRIES // max(1, x0.shape[0] * x0.shape[2])))
     done = first = 0
     while done < len(times):
         active = torch.nonzero((last >= first) & (failed == NEVER).any(dim=0))[:, 0]
@@ -132,8 +133,8 @@ def _one_way(
             failed[:, active] = torch.where(fresh & (left < NEVER), left + first, failed[:, active])
         if len(active):
             column = torch.zeros_like(last).index_copy(0, active, torch.arange(len(active), device=active.device))
-        for begin in range(done, end, ROWS):
-            rows = slice(begin, min(begin + ROWS, end))
+        for begin in range(done, end, at_a_time):
+            rows = slice(begin, min(begin + at_a_time, end))
             asked, inside = trajectory[rows], cell[rows]
             limit, edge = failed[:, asked], x[:, asked]  # (model, row), (model, row, state)
             answer = edge
@@ -158,14 +159,14 @@ def _walk(slope: Slope, x: torch.Tensor, active: torch.Tensor, step: float, cell
     padded = torch.cat([torch.arange(n_active, device=x.device), filling])
     x, index = x[:, padded], active[padded]
     h = torch.full(index.shape, step, dtype=x.dtype, device=x.device)
-    states, slopes = [x], []
-    for k in cells:
-        now = take_step(slope, clock[index] + k * step, x, h, index)
-        x = now.state
-        states.append(now.state)
-        slopes.append(now.slope)
-    slopes.append(evaluate(slope, clock[index] + cells.stop * step, x, index))
-    return Nodes(torch.stack(states)[:, :, :n_active], torch.stack(slopes)[:, :, :n_active])
+    states, slopes = x.new_empty(2, len(cells) + 1, x.shape[0], n_active, x.shape[2])  # filled, not stacked: once only
+    for k, cell in enumerate(cells):
+        states[k] = x[:, :n_active]
+        now = take_step(slope, clock[index] + cell * step, x, h, index)
+        x, slopes[k] = now.state, now.slope[:, :n_active]
+    states[-1] = x[:, :n_active]
+    slopes[-1] = evaluate(slope, clock[index] + cells.stop * step, x, index)[:, :n_active]
+    return Nodes(states, slopes)
 
 
 def _leave(nodes: Nodes, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
