@@ -181,7 +181,7 @@ class _Candidate(NamedTuple):
 def _own_decay(field: PackedField, found: Screen) -> torch.Tensor:
     """Columns that hold a variable's decay at the shared rate and nothing else.  # (target, slot)"""
     own = torch.eye(*found.support.shape, dtype=torch.bool) & ~torch.as_tensor(found.support)
-    return field.to_columns(own.double()) > 0
+    return field.to_columns(own)
 
 
 class _Nets(NamedTuple):
@@ -222,8 +222,8 @@ def _drawn(nets: _Nets, prepared: Prepared, found: Screen, seed: int) -> Weights
     field, device = nets.field, nets.fixed.device
     draw = torch.Generator().manual_seed(seed)
     weights = field.init(draw, n_models=1, dtype=torch.float64, device=device)
-    rate = np.where(prepared.scales.moving, prepared.scales.rate, np.inf)[:, None]
-    decay = field.to_columns(torch.as_tensor(found.coefficients / rate, device=device))
+    rate = torch.as_tensor(np.where(prepared.scales.moving, prepared.scales.rate, np.inf)[:, None], device=device)
+    decay = field.to_columns(torch.as_tensor(found.coefficients, device=device)) / rate
     for name in field.entries:
         own = decay if name == "K" else torch.zeros_like(decay)
         weights[name] = torch.where(nets.fixed.unsqueeze(1), own.unsqueeze(1), weights[name])

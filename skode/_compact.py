@@ -1,7 +1,8 @@
-"""Matrices of fitted models on disk: what is mostly zero, or one row again and again, is stored as that."""
+"""Matrices on disk and on paths: what is mostly zero, or one row again and again, is stored as that."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,39 @@ class Repeated:
         return np.where(self.places[:, None], self.row, np.zeros((), dtype=self.row.dtype))
 
 
+class Level(Mapping[str, Any]):
+    """A dictionary that cannot be changed, and keeps large matrices as ``compact`` does: each is whole when asked for.
+
+    Parameters
+    ----------
+    entries : mapping from str to object
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> level = Level({"alpha": 0.1, "dependency_matrix": np.eye(200)})
+    >>> level["dependency_matrix"].shape, sorted(level)
+    ((200, 200), ['alpha', 'dependency_matrix'])
+    """
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        self._entries = {name: compact(value) for name, value in entries.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return expand(self._entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 def compact(value: Any) -> Any:
-    """A large matrix in fewer bytes, if there is a way without loss; everything else as it is. Looks into containers.
+    """A large matrix in fewer bytes, if there is a way without loss; everything else as it is.
 
     Parameters
     ----------
@@ -57,8 +89,6 @@ def compact(value: Any) -> Any:
     >>> type(compact(matrix)).__name__, bool((expand(compact(matrix)) == matrix).all())
     ('Sparse', True)
     """
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        return [{name: compact(part) for name, part in one.items()} for one in value]
     if not isinstance(value, np.ndarray) or value.ndim != 2 or value.size < FEWEST or value.dtype.kind not in "fi":
         return value
     places = np.asarray(value.any(axis=1))
@@ -71,6 +101,4 @@ def compact(value: Any) -> Any:
 
 def expand(value: Any) -> Any:
     """Undo ``compact``."""
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        return [{name: expand(part) for name, part in one.items()} for one in value]
     return value.whole() if isinstance(value, (Sparse, Repeated)) else value

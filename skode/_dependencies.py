@@ -10,7 +10,7 @@ import torch
 from skode._dynamics import tensor
 from skode._prepare import Prepared
 from skode._problem import Problem
-from skode._typing import AnyArray, FloatArray, Weights
+from skode._typing import AnyArray, FloatArray, Weights, ranking_type
 from skode.fields import AbstractField
 
 SIGN_AGREEMENT = 0.9
@@ -23,7 +23,7 @@ CHUNK_ENTRIES = 2.5e5
 
 class Dependencies(NamedTuple):
     matrix: FloatArray
-    scores: FloatArray
+    scores: AnyArray  # of ``ranking_type``
     effect: FloatArray
     sign: AnyArray  # of int8
 
@@ -39,25 +39,26 @@ def find_dependencies(
     knots = problem.knots.double()
     slope_sd = tensor(prepared.slope_sd, knots)
     moving = slope_sd > 1e-9
-    varies = tensor(prepared.knot_sources.std(axis=0), knots) > 1e-9
-    unit = varies / torch.where(moving, slope_sd, torch.inf)[:, None]  # (target, source)
-    mean, size, rms = _moments(field, weights, knots, field.to_columns(unit))
-    signed = torch.where(mean.abs() >= SIGN_AGREEMENT * size, mean.sign(), 0.0)
-    paths = field.paths(weights)[0]
+    varies = (tensor(prepared.knot_sources.std(axis=0), knots) > 1e-9).double().expand(field.n_targets, -1)
+    own_unit = torch.where(moving, slope_sd, torch.inf)[:, None]
+    mean, size, rms = _moments(field, weights, knots, field.to_columns(varies) / own_unit)
+    signed = torch.where(mean.abs() >= SIGN_AGREEMENT * size, mean.sign(), 0.0).to(torch.int8)
     if field.variable_of_source == tuple(range(field.n_sources)):  # all in columns: few, where they are packed
-        opened = field.to_columns(paths) > 0
-        matrix, effect, sign = (field.to_wide(torch.where(opened, part, 0.0)) for part in (rms.sqrt(), mean, signed))
+        opened = field.to_columns(field.paths(weights)[0]) > 0
+        matrix, effect, sign = (field.to_wide(part.where(opened, 0)) for part in (rms.sqrt(), mean, signed))
     else:
+        paths = field.paths(weights)[0]
         mean, signed, rms = (field.to_wide(part) for part in (mean, signed, rms))
         opened, largest = field.by_variable(paths) > 0, _largest_source(field, rms)
         whole = (field.by_variable(rms).sqrt(), mean.gather(-1, largest), signed.gather(-1, largest))
-        matrix, effect, sign = (torch.where(opened, part, 0.0) for part in whole)
-    early = pilot.double() / torch.where(moving, slope_sd, torch.inf)[:, None]
+        matrix, effect, sign = (part.where(opened, 0) for part in whole)
+    kind = torch.float32 if ranking_type(tuple(matrix.shape)) == np.float32 else torch.float64
+    scores = (pilot.to(kind) / own_unit.to(kind)).add_(matrix)
     return Dependencies(
         matrix=matrix.cpu().numpy(),
-        scores=(matrix + early).cpu().numpy(),
+        scores=scores.cpu().numpy(),
         effect=effect.cpu().numpy(),
-        sign=sign.cpu().numpy().astype(np.int8),
+        sign=sign.cpu().numpy(),
     )
 
 

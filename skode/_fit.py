@@ -179,7 +179,9 @@ def fit_additive(
     fitted = fitted_model(0, done.trained, done.prepared, done.problem, spec, None)
     evidence = done.screened.evidence
     if evidence is not None:
-        fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, expit(evidence / (2.0 * TEMPER)), 0.0))
+        confidence, edges = np.zeros(fitted.matrix.shape), fitted.matrix > 0
+        confidence[edges] = expit(evidence[edges] / (2.0 * TEMPER))
+        fitted = replace(fitted, confidence=confidence)
     return FittedAdditive(fitted, done.screened)
 
 

@@ -14,6 +14,8 @@ from skode._typing import FloatArray, IntArray
 
 MOST_ROWS = 400
 """Rows that are looked at; more are thinned evenly."""
+MANY = 500
+"""Sources from which on a system of equations with one unknown per row is the smaller by far."""
 MOST_CURVED = 60
 """Sources up to which curved dependence is looked for; a kernel matrix per source is dear, and rarely fuller."""
 N_FOLDS = 4
@@ -105,7 +107,7 @@ def identifiability(prepared: Prepared, variable_of_source: tuple[int, ...]) -> 
     if len(taken) > 1 and len(rows.z) >= 2 * N_FOLDS:
         z = (rows.z[:, taken] - rows.z[:, taken].mean(axis=0)) / spread[taken]
         left[taken] = unexplained(z, _folds(rows))
-        tied[taken] = np.abs(np.corrcoef(z.T) - np.eye(len(taken))).max(axis=0)
+        tied[taken] = _largest_correlation(z)
         states = taken < d * order
         apart = _distance_of_passes(rows._replace(z=z[:, states])) if states.sum() > 1 else np.inf
         cycle = bool(apart <= allowance[taken[states]].mean())
@@ -172,10 +174,33 @@ def _linear(z: FloatArray, fold: IntArray, ridge: float) -> FloatArray:
     for k in np.unique(fold):
         train, test = z[fold != k], z[fold == k]
         mean = train.mean(axis=0)
+        if z.shape[1] > max(MANY, len(train)):
+            errors[fold == k] = _by_rows(train - mean, test - mean, ridge)
+            continue
         precision = np.linalg.inv((train - mean).T @ (train - mean) / len(train) + ridge * np.eye(z.shape[1]))
         errors[fold == k] = (test - mean) @ precision / np.diag(precision)
     mse: FloatArray = (errors**2).mean(axis=0)
     return mse
+
+
+def _largest_correlation(z: FloatArray) -> FloatArray:
+    """Of every column with any other, in size.  # (source,)"""
+    found: FloatArray = np.asarray(np.corrcoef(z.T))
+    found[np.diag_indices_from(found)] -= 1.0
+    largest: FloatArray = np.abs(found, out=found).max(axis=0)
+    return largest
+
+
+def _by_rows(train: FloatArray, test: FloatArray, ridge: float) -> FloatArray:
+    r"""What the inverse of the covariance gives, by a system of equations between rows.
+
+    .. math:: (T'T / n + r)^{-1} = (1 - T'(TT' + n r)^{-1} T) / r
+    """
+    inner = train @ train.T
+    inner[np.diag_indices_from(inner)] += len(train) * ridge
+    weights = np.linalg.solve(inner, train)  # (row, source)
+    errors: FloatArray = (test - test @ train.T @ weights) / (1.0 - np.einsum("rs,rs->s", train, weights))
+    return errors
 
 
 def _curved(kernel: FloatArray, y: FloatArray, fold: IntArray, ridge: float) -> float:

@@ -7,15 +7,17 @@ from typing import NamedTuple
 import numpy as np
 
 from skode._prepare import LONGEST, Course, Prepared
-from skode._typing import BoolArray, FloatArray
+from skode._typing import AnyArray, BoolArray, FloatArray
 
+MANY = 256
+"""Sources from which on the smaller of two systems of equations is solved; below, either takes some milliseconds."""
 RIDGE = 10.0
 """Strength of the lagged ridge, in rows of data: as if ten more rows had shown no effect of any source."""
 CLEAR = 3.0
 """Standard errors from which on movement is seen."""
 
 
-def rank(scores: FloatArray, prepared: Prepared) -> FloatArray:
+def rank(scores: AnyArray, prepared: Prepared) -> AnyArray:
     r"""Mix the field's score of every pair with that of raw observations, target by target, by how noisy they are.
 
     .. math:: s_{ij} = (1 - w_i r) \hat a_{ij} + w_i r \hat b_{ij} + w_i e_{ij}, \; i \ne j
@@ -39,18 +41,23 @@ def rank(scores: FloatArray, prepared: Prepared) -> FloatArray:
         In units of ``scores``.
     """
     d = len(scores)
-    other = np.eye(*scores.shape) == 0
-    field, size = _unit(scores, other)
+    other = ~np.eye(*scores.shape, dtype=np.bool_)
+    ranking, size = _unit(scores, other)
+    own = ranking.diagonal().copy()
     share: FloatArray = hidden_share(prepared)[:, None]
-    ranking = field.copy()
     lag = memory(prepared) * share if prepared.scales.order == 1 else np.zeros_like(share)
     if lag.any():
         lagged, effect_size = _unit(lagged_effects(prepared), other)
-        ranking += lag * (lagged - field) if effect_size > 0 else 0.0
+        if effect_size > 0:
+            lagged -= ranking
+            lagged *= lag
+            ranking += lagged.astype(ranking.dtype, copy=False)
     steady = steady_evidence(prepared)
     if steady is not None and steady.clamped.any():
-        ranking[:, :d] += share * responses(steady)
-    return np.where(other, ranking, field) * (size if size > 0 else 1.0)
+        ranking[:, :d] += (share * responses(steady)).astype(ranking.dtype, copy=False)
+    np.fill_diagonal(ranking, own)
+    ranking *= size if size > 0 else 1.0
+    return ranking
 
 
 def hidden_share(prepared: Prepared) -> FloatArray:
@@ -133,10 +140,17 @@ def lagged_effects(prepared: Prepared) -> FloatArray:
     centre = np.average(rows.slopes, axis=0, weights=weights)
     unit = np.sqrt(np.average((rows.slopes - centre) ** 2, axis=0, weights=weights))
     slopes = rows.slopes / np.where(unit > 1e-12, unit, np.inf)
+    steady = steady_evidence(prepared)
+    if steady is None and n_sources > max(MANY, len(slopes)):  # as many equations as rows; z is orthogonal to constants
+        root = np.sqrt(weights)[:, None]
+        z = root * ((rows.sources - mean) / sd)
+        inner = z @ z.T
+        inner[np.diag_indices_from(inner)] += RIDGE
+        effects = np.linalg.solve(inner, root * slopes).T @ z
+        return np.asarray(np.abs(effects, out=effects))
     z = _with_constant((rows.sources - mean) / sd)
     gram = z.T @ (weights[:, None] * z) + np.diag([RIDGE] * n_sources + [1e-6])
     right = z.T @ (weights[:, None] * slopes)
-    steady = steady_evidence(prepared)
     if steady is None:
         return np.asarray(np.abs(np.linalg.solve(gram, right)[:-1].T))
     rest = _with_constant((steady.sources - mean) / sd)
@@ -232,7 +246,8 @@ def _with_constant(z: FloatArray) -> FloatArray:
     return np.concatenate([z, np.ones((len(z), 1))], axis=1)
 
 
-def _unit(scores: FloatArray, pairs: BoolArray) -> tuple[FloatArray, float]:
-    """Scores over their root mean square over some pairs, and that."""
-    size = float(np.sqrt(np.mean(scores[pairs] ** 2))) if pairs.any() else 0.0
-    return (scores / size, size) if size > 0 else (scores, 0.0)
+def _unit(scores: AnyArray, pairs: BoolArray) -> tuple[AnyArray, float]:
+    """Scores over their root mean square over some pairs, as an array of its own, and that."""
+    some = scores[pairs]
+    size = float(np.sqrt(np.mean(np.square(some, out=some)))) if len(some) else 0.0
+    return (scores / scores.dtype.type(size), size) if size > 0 else (scores.copy(), 0.0)

@@ -11,7 +11,7 @@ import scipy.sparse
 from skode._bridge import bridge, fill, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
 from skode._model_smoothing import denoise
-from skode._typing import BoolArray, FloatArray, IntArray
+from skode._typing import AnyArray, BoolArray, FloatArray, IntArray
 from skode.convex import select_sources
 from skode.smooth import Smooth, path, smooth
 
@@ -35,7 +35,7 @@ class Screen(NamedTuple):
     support: BoolArray  # (d, source)
     coefficients: FloatArray  # (d, source) least squares on the support, less gamma on the diagonal
     intercepts: FloatArray  # (d,)
-    scores: FloatArray  # (d, source) ranking of all pairs, >= 0; 0 where nothing is allowed
+    scores: AnyArray  # (d, source) ranking of all pairs, >= 0; 0 where nothing is allowed; of ``ranking_type``
     alphas: FloatArray  # (d,) strength at which the support stands; 0 for what does not move
     gamma: float | None  # decay rate of the bridged path; None is the smoothing spline
     noise: FloatArray  # (d,) standard deviation of observations, 0 where none is found
@@ -162,8 +162,10 @@ def screen(
         noise=None if gamma is None else noise[moves] ** 2,
     )
 
-    def whole(values: FloatArray) -> FloatArray:  # (moving, ...) to (d, ...)
-        out = np.zeros((d, *values.shape[1:]))
+    def whole(values: AnyArray) -> AnyArray:  # (moving, ...) to (d, ...)
+        if moves.all():
+            return values
+        out = np.zeros((d, *values.shape[1:]), dtype=values.dtype)
         out[moves] = values
         return out
 

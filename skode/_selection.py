@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from skode._batch import Batch
+from skode._compact import compact
 from skode._confidence import edge_confidence
 from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics
@@ -59,7 +60,7 @@ class Selected(NamedTuple):
     """What the cross-validated estimator keeps."""
 
     fitted: Fitted
-    matrices: list[FloatArray]  # dependencies at every level, pressed but not refitted
+    matrices: list[Any]  # dependencies at every level, pressed but not refitted, as ``compact`` keeps them
     alphas: FloatArray  # (level,)
     level: IntArray  # (target,) chosen
     losses: FloatArray  # (fold, level, target), held-out; 0 for targets that do not move
@@ -140,7 +141,7 @@ def select(
     if confidence is not None:
         fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
     matrices = [
-        find_dependencies(field, one, path.trained.pilot[k], prepared, problem).matrix
+        compact(find_dependencies(field, one, path.trained.pilot[k], prepared, problem).matrix)
         for k, one in enumerate(_levels_apart(path.trained.weights))
     ]
     return Selected(fitted, matrices, path.alphas, level, losses, path.n_edges, best, folds.kind)
@@ -188,7 +189,7 @@ def _select_additive(
         fitted, screened = fit_additive(trajectories, spec, float(alphas[wanted]), seed, steady, alphas)
     level = np.abs(np.log(np.maximum(alphas, 1e-12)[:, None] / np.maximum(screened.alphas, 1e-12))).argmin(axis=0)
     best = int(np.argmin(np.abs(n_edges.sum(axis=1) - screened.support.sum())))
-    matrices = [np.abs(coefficients.toarray()) for coefficients in path]
+    matrices = [compact(np.abs(coefficients.toarray())) for coefficients in path]
     losses = np.zeros((0, len(alphas), len(level)))
     return Selected(fitted, matrices, alphas, level, losses, n_edges, best, "none")
 

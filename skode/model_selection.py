@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sklearn.model_selection import check_cv
 
 from skode._base import AbstractNODERegressor, Reading
+from skode._compact import Level, expand
 from skode._fit import Specification
 from skode._fitted import Fitted
 from skode._folds import Folds, has_dynamics, most_folds
@@ -72,8 +73,9 @@ random_state, verbose
         Strengths of the path, falling.
     target_alphas_ : ndarray of shape (d,)
         The strength whose support each target took.
-    path_ : list of dict
-        Per strength: ``alpha``, ``held_out_loss``, ``n_edges``, ``dependency_matrix``.
+    path_ : list of mappings
+        Per strength: ``alpha``, ``held_out_loss``, ``n_edges``, ``dependency_matrix``. A large matrix is kept without
+        its zeros, and made anew whenever it is asked for.
     confidence_ : ndarray of shape (d, d + m [+ 1])
         How sure an edge is, in [0, 1]: the probability (of Student's t over runs of ten held-out intervals) that the
         held-out loss of its target rises when the edge is dropped and the others are refitted, times
@@ -294,12 +296,14 @@ random_state, verbose
             "fold_kind": np.full(len(mean), selected.fold_kind),
         }
         self.path_ = [
-            {
-                "alpha": float(alpha),
-                "held_out_loss": float(-score),
-                "n_edges": int((matrix > 0).sum()),
-                "dependency_matrix": matrix,
-            }
+            Level(
+                {
+                    "alpha": float(alpha),
+                    "held_out_loss": float(-score),
+                    "n_edges": int((expand(matrix) > 0).sum()),
+                    "dependency_matrix": matrix,
+                }
+            )
             for alpha, score, matrix in zip(selected.alphas, mean, selected.matrices, strict=True)
         ]
 

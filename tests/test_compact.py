@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skode import SparseNODERegressorCV, from_trajectories
-from skode._compact import Repeated, Sparse, compact, expand
+from skode._compact import Level, Repeated, Sparse, compact, expand
 from skode.datasets import make_hill_network
 
 
@@ -31,9 +31,19 @@ def test_nothing_is_lost(dtype):
 def test_small_arrays_and_other_things_stay_what_they_are():
     for value in (np.eye(5), "a", None, [1, 2], np.zeros(20_000), np.zeros((0, 3))):
         assert compact(value) is value and expand(value) is value
-    levels = [{"alpha": 0.1, "dependency_matrix": np.eye(150)}]
-    assert isinstance(compact(levels)[0]["dependency_matrix"], Sparse)
-    np.testing.assert_array_equal(expand(compact(levels))[0]["dependency_matrix"], np.eye(150))
+
+
+def test_a_level_is_read_like_the_dictionary_that_it_was_made_of():
+    few = np.where(random(150, 120) > 1.5, 1.0, 0.0).astype(np.float32)
+    entries = {"alpha": 0.1, "dependency_matrix": few}
+    level = pickle.loads(pickle.dumps(Level(entries)))
+    assert list(level) == list(entries) and len(level) == 2 and level["alpha"] == 0.1
+    for matrix in (level["dependency_matrix"], level.get("dependency_matrix"), dict(level)["dependency_matrix"]):
+        assert type(matrix) is np.ndarray and matrix.dtype == np.float32
+        np.testing.assert_array_equal(matrix, few)
+    assert len(pickle.dumps(Level(entries))) < 0.2 * few.nbytes
+    with pytest.raises(KeyError):
+        level["beta"]
 
 
 def test_a_pickled_model_answers_as_before_and_holds_no_matrix_twice():
@@ -47,5 +57,8 @@ def test_a_pickled_model_answers_as_before_and_holds_no_matrix_twice():
         np.testing.assert_array_equal(getattr(again, name), getattr(model, name))
         assert type(getattr(again, name)) is np.ndarray
     np.testing.assert_array_equal(again.path_[2]["dependency_matrix"], model.path_[2]["dependency_matrix"])
+    assert [level["n_edges"] for level in model.path_] == [
+        (level["dependency_matrix"] > 0).sum() for level in model.path_
+    ]
     assert again.dependency_matrix_ is again._fitted.matrix
     assert len(stored) < 3 * 8 * 120**2  # the dense ranking, and little more

@@ -149,6 +149,7 @@ ALLOWED: dict[str, set[str]] = {
     | PREPARED
     | PARTS
     | {
+        "skode._compact",
         "skode._confidence",
         "skode._dependencies",
         "skode._fit",
@@ -173,6 +174,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode.model_selection": FIT
     | {
         "skode._base",
+        "skode._compact",
         "skode._folds",
         "skode._forecast_split",
         "skode._regularization_path",

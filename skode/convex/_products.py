@@ -69,7 +69,9 @@ class GramProducts(AbstractProducts):
         return np.asarray(self.gram[index[:, :, None], index[:, None, :]])
 
     def correlations(self, targets: IntArray, coefficients: scipy.sparse.csr_array) -> FloatArray:
-        return np.asarray(self.cross[targets] - _times(coefficients, self.gram))
+        out: FloatArray = self.cross[targets]
+        out -= _times(coefficients, self.gram)
+        return out
 
     def ridge(self, strength: float, start: scipy.sparse.csr_array) -> FloatArray:
         right = self.correlations(np.arange(len(self.power)), start)
@@ -123,8 +125,10 @@ class RowProducts(AbstractProducts):
 
 
 def _solve_ridge(gram: FloatArray, strength: float, right: FloatArray) -> FloatArray:
-    system = gram + strength * np.eye(len(gram))
-    return np.asarray(scipy.linalg.solve(system, right.T, assume_a="pos").T)
+    """Solve for all targets in the memory of ``right``, (target, source)."""
+    system = gram.copy()
+    system[np.diag_indices_from(system)] += strength
+    return np.asarray(scipy.linalg.solve(system, right.T, assume_a="pos", overwrite_a=True, overwrite_b=True).T)
 
 
 def _times(coefficients: scipy.sparse.csr_array, matrix: FloatArray) -> FloatArray:

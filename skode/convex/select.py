@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from skode._typing import BoolArray, FloatArray, IntArray
+from skode._typing import AnyArray, BoolArray, FloatArray, IntArray, ranking_type
 from skode.convex._products import AbstractProducts, GramProducts, RowProducts
 from skode.convex._refit import ebic, refit
 from skode.convex.path import LassoPath, alpha_max, lasso_path
@@ -37,7 +37,7 @@ class Selection(NamedTuple):
     intercepts: FloatArray  # (target,)
     alphas: FloatArray  # (target,) strength of the adaptive path at which the support stands
     residual: FloatArray  # (target,) mean square left, as a share of what intercept and free coefficients leave
-    scores: FloatArray  # (target, source) dense ranking >= 0, all pairs
+    scores: AnyArray  # (target, source) dense ranking >= 0, all pairs; of ``ranking_type``
     converged: BoolArray  # (target,)
     path: list[scipy.sparse.csr_array]  # (target, source) at every strength of the adaptive path
     alpha_max: FloatArray  # (target,) from which on no source has a coefficient on the first path
@@ -133,7 +133,7 @@ def select(
         order.append(targets)
     place = np.argsort(np.concatenate(order))
     support, coefficients, chosen, residual, scores, converged, top = (
-        np.concatenate([part[k] for part in parts])[place] for k in range(7)
+        _in_order([np.asarray(part[k]) for part in parts], place) for k in range(7)
     )
     path = [
         scipy.sparse.vstack([part.path[k] for part in parts], format="csr")[place]
@@ -141,6 +141,11 @@ def select(
     ]
     intercepts = intercepts_of(features, slopes, w, coefficients)
     return Selection(support, coefficients, intercepts, chosen, residual, scores, converged, path, top)
+
+
+def _in_order(parts: list[AnyArray], place: IntArray) -> AnyArray:
+    """Rows of all parts by target; those of a single part, which are in order, without a copy."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)[place]
 
 
 def products_of(
@@ -190,10 +195,12 @@ def _select(
     products = products.scaled(1.0 / unit)
     n_sources = free.shape[1]
     most = None if alpha is not None else max(10, int(n_rows.max() / np.log(max(n_sources, 2))))
-    prices = np.where(barred, np.inf, np.where(free, 0.0, 1.0))
+    prices = np.where(barred, np.inf, np.where(free, 0.0, 1.0)) if free.any() or barred.any() else None
     one = lasso_path(products, grid, factors=prices, max_support=most)
-    factors = np.where(barred, np.inf, adaptive_factors(_at(one, FIRST_STAGE).toarray(), free))
+    factors = adaptive_factors(_at(one, FIRST_STAGE).toarray(), free)
+    factors[barred] = np.inf
     two = lasso_path(products, grid, factors=factors, max_support=most)
+    del factors
     if alpha is None:
         place = _least(products, two, free, barred, n_rows)
     else:
@@ -203,17 +210,18 @@ def _select(
     support = np.zeros(free.shape, dtype=np.bool_)
     support[np.repeat(np.arange(len(free)), np.diff(chosen.indptr)), chosen.indices] = True
     last = int(np.searchsorted(-grid, -SCORE_FROM, side="right"))
-    scores = (
-        _mean(two.coefficients[: max(last, 1)])
-        + 0.1 * _mean(one.coefficients)
-        + 1e-3 * np.abs(products.ridge(RIDGE, left.multiply(1.0 / unit[:, None]).tocsr()))
-    )
+    scores = _mean(two.coefficients[: max(last, 1)])
+    scores += 0.1 * _mean(one.coefficients)
+    touched = np.abs(products.ridge(RIDGE, left.multiply(1.0 / unit[:, None]).tocsr()))
+    touched *= 1e-3
+    scores += touched
+    scores[barred] = 0.0
     return _Part(
         support,
-        coefficients.toarray() * unit[:, None],
+        coefficients.multiply(unit[:, None]).toarray(),
         grid[place],
         residual * products.power,
-        np.where(barred, 0.0, scores),
+        scores.astype(ranking_type(scores.shape), copy=False),
         one.converged & two.converged,
         alpha_max(products, factors=prices),
         two.coefficients,
@@ -227,7 +235,7 @@ class _Part(NamedTuple):
     coefficients: FloatArray
     alphas: FloatArray
     residual: FloatArray
-    scores: FloatArray
+    scores: AnyArray
     converged: BoolArray
     alpha_max: FloatArray
     path: list[scipy.sparse.csr_array]
@@ -246,11 +254,13 @@ def adaptive_factors(coefficients: FloatArray, free: BoolArray) -> FloatArray:
     -------
     array (target, source)
     """
-    size = np.where(free, 0.0, np.abs(coefficients))
-    largest = size.max(axis=1, keepdims=True, initial=0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factors = np.minimum(np.where(size > 0, largest / size, np.inf), LARGEST_FACTOR)
-    return np.where(free, 0.0, factors)
+    size = np.abs(coefficients)
+    size[free] = 0.0
+    largest = np.broadcast_to(size.max(axis=1, keepdims=True, initial=0.0), size.shape)
+    factors, some = np.full(size.shape, LARGEST_FACTOR), size > 0
+    factors[some] = np.minimum(largest[some] / size[some], LARGEST_FACTOR)
+    factors[free] = 0.0
+    return factors
 
 
 def _at(path: LassoPath, alpha: float) -> scipy.sparse.csr_array:

@@ -92,7 +92,8 @@ class PackedField(AbstractField):
 
     def to_columns(self, values: torch.Tensor) -> torch.Tensor:
         index = self._index(values.device).expand(*values.shape[:-1], -1)
-        return pad(values, (0, 1)).gather(-1, index)
+        found = values.gather(-1, index.clamp_max(self.n_sources - 1))  # padding would copy all that is wide
+        return torch.where(index < self.n_sources, found, torch.zeros_like(found))
 
     def jacobian(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
         return self.to_wide(self.column_jacobian(weights, z))
