@@ -8,7 +8,14 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from skode import PriorKnowledge, SparseNODERegressor, SparseNODERegressorCV, StabilitySelection, from_trajectories
+from skode import (
+    PriorKnowledge,
+    SparseNODERegressor,
+    SparseNODERegressorCV,
+    StabilitySelection,
+    _typing,
+    from_trajectories,
+)
 from skode.datasets import make_hill_network
 from skode.fields import PackedField
 from skode.metrics import graph_scores, r2
@@ -104,6 +111,16 @@ def test_what_is_forbidden_stays_closed_and_what_is_required_open(network, table
     model = SparseNODERegressorCV(prior=known, **QUICK).fit(X, y, groups=groups)
     assert model.dependency_matrix_[target, source] == 0 == model.dependency_scores_[target, source]
     assert model._fitted.field.parents[free[0]].count(free[1]) == 1
+
+
+def test_a_ranking_in_single_precision_changes_nothing_else(table, chosen, monkeypatch):
+    monkeypatch.setattr(_typing, "MANY_PAIRS", 99)
+    X, y, groups = table
+    single = SparseNODERegressorCV(**QUICK).fit(X, y, groups=groups)
+    assert single.dependency_scores_.dtype == np.float32 and chosen.dependency_scores_.dtype == np.float64
+    np.testing.assert_allclose(single.dependency_scores_, chosen.dependency_scores_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(single.dependency_matrix_, chosen.dependency_matrix_)
+    np.testing.assert_array_equal(single.predict(X), chosen.predict(X))
 
 
 def test_a_number_of_edges_is_met_as_the_path_allows(table, chosen):

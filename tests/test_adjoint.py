@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,8 @@ from skode._dynamics import Dynamics, RightHandSide
 from skode._scales import Scales
 from skode._typing import Weights
 from skode.fields import ACTIVATIONS, AbstractField, PerTargetField, SharedField
+from skode.integrate import SlopeStage, integrate, rk4, rk4_adjoint
 from skode.integrate import adjoint as adjoint_module
-from skode.integrate import integrate, rk4, rk4_adjoint
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -187,6 +188,33 @@ def test_blocks_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adjoint_module, "BLOCK", 10)
     for mine, other in zip(whole, compare(dynamics, 2), strict=True):
         torch.testing.assert_close(mine, other, **EXACT)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_without_gradients_the_nodes_are_the_same_and_no_stage_is_kept(order: int) -> None:
+    dynamics = equation("per_target", order=order)
+    weights, x0 = draw(dynamics.field, 2), normal(2, 3, 3 * order, seed=1)
+    x0[0, 1] = 1e13  # fails
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    class Watched(RightHandSide):
+        def evaluate(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> SlopeStage:
+            found = super().evaluate(t, x, index)
+            alive.append(weakref.ref(found.slope))
+            most.append(sum(one() is not None for one in alive))
+            return found
+
+    counts = []
+    for graph in (True, False):
+        most: list[int] = []
+        alive.clear()
+        slope = Watched(dynamics, weights, torch.zeros(3, 0), torch.zeros(3))
+        with torch.set_grad_enabled(graph):
+            nodes = rk4_adjoint(slope, x0, torch.full((3,), 0.1).double(), 6)
+        counts.append((max(most), nodes))
+    torch.testing.assert_close(counts[0][1].states, counts[1][1].states, equal_nan=True, rtol=0, atol=0)
+    torch.testing.assert_close(counts[0][1].slopes, counts[1][1].slopes, equal_nan=True, rtol=0, atol=0)
+    assert counts[1][0] < counts[0][0]
 
 
 def test_weights_that_need_no_gradient_get_none() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Ridge
 
 from skode import (
     IdentifiabilityWarning,
@@ -18,7 +19,7 @@ from skode import (
     SteadyStates,
     from_trajectories,
 )
-from skode._identifiability import unexplained
+from skode._identifiability import MANY, RIDGES, unexplained
 from skode.datasets import (
     make_coupled_oscillators,
     make_dense_linear,
@@ -194,6 +195,23 @@ def test_unexplained_is_the_inverse_of_the_variance_inflation_factor():
     z = (z - z.mean(0)) / z.std(0)
     inverse = np.diag(np.linalg.inv(np.corrcoef(z.T)))
     np.testing.assert_allclose(unexplained(z, np.arange(4000) % 4), 1 / inverse, rtol=0.15)
+
+
+def test_unexplained_of_more_sources_than_rows_is_the_error_of_ridge_regressions():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((120, 40)) @ rng.standard_normal((40, MANY + 1)) + 0.3 * rng.standard_normal(
+        (120, MANY + 1)
+    )
+    z, fold = (z - z.mean(0)) / z.std(0), np.arange(120) % 4
+    found = unexplained(z, fold)
+    for j in (0, 7, MANY):
+        others, errors = np.delete(z, j, axis=1), []
+        for ridge in RIDGES:
+            models = [Ridge(90 * ridge).fit(others[fold != k], z[fold != k, j]) for k in range(4)]
+            errors.append(
+                np.mean([(z[fold == k, j] - m.predict(others[fold == k])) ** 2 for k, m in enumerate(models)])
+            )
+        np.testing.assert_allclose(found[j], min(errors), rtol=1e-6)
 
 
 def test_units_do_not_matter():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from skode.integrate import double_step, halve_step, hermite, integrate, rk4, trace
+from skode.integrate import double_step, halve_step, hermite, integrate, rk4, trace, tracing
 from skode.integrate.buckets import share_out
 
 ROTATION = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]], dtype=torch.float64)
@@ -258,6 +258,17 @@ def test_trace_of_any_subset_of_rows_is_the_same(chunk):
         part = trace(slope, x0, rows[some], times[some], step=0.05, box=box, chunk=chunk)
         torch.testing.assert_close(part.states, whole.states[:, some], rtol=1e-12, atol=1e-12)
         assert (part.held == whole.held[:, some]).all()
+
+
+def test_blocks_of_any_size_trace_the_same(monkeypatch):
+    x0 = torch.tensor([[[1.0, 2.0, 20.0], [-3.0, 0.0, 15.0]]], dtype=torch.float64)
+    times = torch.linspace(-0.3, 1.0, 40, dtype=torch.float64).repeat(2)
+    rows, box = torch.arange(2).repeat_interleave(40), torch.tensor([[-15.0] * 3, [30.0] * 3]).double()
+    whole = trace(lorenz, x0, rows, times, step=0.02, box=box)
+    monkeypatch.setattr(tracing, "ENTRIES", 30)
+    for mine, other in zip(trace(lorenz, x0, rows, times, step=0.02, box=box), whole, strict=True):
+        torch.testing.assert_close(mine, other, equal_nan=True, rtol=1e-12, atol=1e-12)
+    assert whole.held.any() and not whole.held.all()
 
 
 def test_trace_holds_what_leaves_the_box_at_its_edge_and_says_when():

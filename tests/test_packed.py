@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skode.fields import PackedField, PerTargetField
+from skode.fields import PackedField, PerTargetField, _packed
 from skode.fields.tangents import TargetNets
 
 PARENTS = ((0, 2), (1,), (0, 3, 4))
@@ -112,6 +112,18 @@ def test_packed_weights_that_are_bound_give_the_slopes_and_gradients_of_the_fiel
     (expected,) = torch.autograd.grad(field(weights, leaf), leaf, cotangent)
     deltas = bound.deltas(bound.evaluate(z).memo, cotangent)
     torch.testing.assert_close(bound.source_gradient(deltas), expected)
+
+
+def test_targets_in_small_groups_have_the_slopes_that_they_have_together(monkeypatch):
+    parents = tuple((i, (3 * i + 1) % 40) for i in range(40))
+    field = PackedField(40, 40, (4,), "tanh", tuple(range(40)), parents=parents)
+    draw = torch.Generator().manual_seed(0)
+    weights = field.init(draw, n_models=2, dtype=torch.float64, device=torch.device("cpu"))
+    z = torch.randn(2, 70, 40, dtype=torch.float64, generator=draw)
+    monkeypatch.setattr(_packed, "MOST_ENTRIES", 7 * 5 * _packed.SAMPLES)
+    bound = field.bind(weights)
+    assert [len(batch.targets) for batch in bound.batches] == [7, 7, 7, 7, 7, 5]
+    torch.testing.assert_close(bound.evaluate(z).slopes, field(weights, z))
 
 
 def test_targets_without_parents_are_constants():

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.linalg import expm
+from sklearn.linear_model import Ridge
 
 from skode import SparseNODERegressor, SteadyStates, from_trajectories
 from skode._layout import Layout
 from skode._prepare import prepare
 from skode._ranking import (
+    MANY,
     RIDGE,
     SteadyEvidence,
     hidden_share,
@@ -62,6 +64,15 @@ def changed(states, steady, change):
 def test_lagged_effects_rank_the_edges_of_a_clean_linear_chain_first():
     effects = lagged_effects(prepared(*chain(0.0, n=40, n_times=40)))
     assert effects[EDGES].min() > effects[PAIRS & ~EDGES].max()
+
+
+def test_effects_of_more_sources_than_rows_are_those_of_ridge_regression():
+    rng = np.random.default_rng(0)
+    states = [np.cumsum(rng.normal(size=(6, MANY + 5)), axis=0) for _ in range(8)]
+    effects = lagged_effects(prepared(states, [np.linspace(0.0, 2.0, 6)] * 8))
+    left, change = np.concatenate([x[:-1] for x in states]), np.concatenate([np.diff(x, axis=0) for x in states])
+    z, slopes = ((x - x.mean(axis=0)) / x.std(axis=0) for x in (left, change))
+    np.testing.assert_allclose(effects, np.abs(Ridge(RIDGE).fit(z, slopes).coef_), rtol=1e-7, atol=1e-12)
 
 
 def test_leaving_out_clamped_rows_equals_one_regression_per_target():

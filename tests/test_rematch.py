@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from skode import _rematch as rematch_module
 from skode._bridge import bridge
 from skode._dynamics import Dynamics
 from skode._layout import Layout
@@ -93,6 +94,20 @@ def test_rows_that_the_bridge_has_right_stay():
     again = rematch(held, pure, pure, nodes_at, GAMMA, Dynamics(field, prepared.scales, time_dependent=False), decay)
     np.testing.assert_allclose(again.nodes, held.nodes, atol=1e-4)
     np.testing.assert_allclose(again.slopes, held.slopes, atol=1e-4)
+
+
+def test_intervals_in_blocks_have_the_rows_that_they_have_together(monkeypatch):
+    system = make_lotka_volterra(n_trajectories=3, n_times=8, random_state=0)
+    prepared, path, nodes_at = bridged(system)
+    field, weights = true_field(system, prepared)
+    seen = [np.where(np.arange(len(p))[:, None] % 3 == 1, np.nan, p + 0.01) for p in path]
+    given = nodes_at, GAMMA, Dynamics(field, prepared.scales, time_dependent=False), weights
+    whole = rematch(prepared, seen, path, *given)
+    for name in ("MOST_ENTRIES", "FEWEST_INTERVALS"):
+        monkeypatch.setattr(rematch_module, name, 4)
+    blocks = rematch(prepared, seen, path, *given)
+    np.testing.assert_allclose(blocks.nodes, whole.nodes, rtol=1e-12)
+    np.testing.assert_allclose(blocks.slopes, whole.slopes, rtol=1e-12)
 
 
 def test_intervals_whose_solution_fails_keep_their_rows():

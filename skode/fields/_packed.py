@@ -65,7 +65,8 @@ class BoundPacked(AbstractBoundField):
         for size in sorted(set(sizes.tolist())):
             for bent in (True, False):
                 alike = torch.nonzero((sizes == size) & (flat != bent))[:, 0]
-                for targets in torch.split(alike, max(1, int(MOST_ENTRIES / (SAMPLES * self.width)))):
+                few = max(1, int(MOST_ENTRIES / (SAMPLES * self.width)))
+                for targets in torch.split(alike, few) if len(alike) else ():
                     columns = torch.tensor([parents[int(i)] for i in targets], dtype=torch.long).view(
                         len(targets), size
                     )
