@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 import torch
 
 from skode._bridge import bridge_nodes
@@ -47,13 +48,22 @@ class Request:
     report: Callable[[str], None]
 
 
+class Chosen(NamedTuple):
+    """What is kept of a screening: its rows, the largest part of it, are not."""
+
+    support: BoolArray  # (d, source)
+    alphas: FloatArray  # (d,) strength at which the support stands
+    levels: list[scipy.sparse.csr_array]  # (d, source) at every strength of the path
+    evidence: FloatArray | None  # (d, source)
+
+
 class Additive(NamedTuple):
     """A trained field, and the rows that it was trained on."""
 
     trained: Trained
     prepared: Prepared
     problem: Problem
-    screened: Screen
+    chosen: Chosen
 
 
 def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepared], Problem]) -> Additive:
@@ -112,7 +122,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     pilot = torch.as_tensor(found.scores, device=request.device).unsqueeze(0)
     alpha_max = torch.as_tensor([found.alpha_max])
     trained = Trained(field, fitted.weights, fitted.weights, pilot, history, alpha_max)
-    return Additive(trained, prepared, problem, found)
+    return Additive(trained, prepared, problem, Chosen(found.support, found.alphas, found.levels, found.evidence))
 
 
 def _observed(course: Course) -> FloatArray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from skode._additive import Request, train_additive
+from skode._additive import Chosen, Request, train_additive
 from skode._batch import Batch
 from skode._constraints import Constraints
 from skode._dependencies import find_dependencies
@@ -23,7 +23,6 @@ from skode._predict import choose_step
 from skode._prepare import Prepared, prepare
 from skode._problem import Problem, build_problem
 from skode._ranking import rank
-from skode._screen import Screen
 from skode._stage import Options
 from skode._start_velocity import StartVelocity, fit_start_velocity
 from skode._steady import SteadyRows
@@ -134,7 +133,7 @@ class FittedAdditive(NamedTuple):
     """A model, and the selection that it rests on."""
 
     fitted: Fitted
-    screened: Screen
+    chosen: Chosen
 
 
 def fit_additive(
@@ -158,7 +157,6 @@ def fit_additive(
     alphas : array (level,), optional
         Strengths of the path, falling.
     """
-    prepared = prepare(trajectories, order=1, time_dependent=False, steady=steady)
     rules = spec.rules
     request = Request(
         alphas=strengths(None, 16) if alphas is None else alphas,
@@ -175,14 +173,18 @@ def fit_additive(
         device=spec.device,
         report=spec.report,
     )
-    done = train_additive(prepared, request, partial(problem_of, spec))
+    done = train_additive(
+        prepare(trajectories, order=1, time_dependent=False, steady=steady),  # without a name: its rows are replaced
+        request,
+        partial(problem_of, spec),
+    )
     fitted = fitted_model(0, done.trained, done.prepared, done.problem, spec, None)
-    evidence = done.screened.evidence
+    evidence = done.chosen.evidence
     if evidence is not None:
         confidence, edges = np.zeros(fitted.matrix.shape), fitted.matrix > 0
         confidence[edges] = expit(evidence[edges] / (2.0 * TEMPER))
         fitted = replace(fitted, confidence=confidence)
-    return FittedAdditive(fitted, done.screened)
+    return FittedAdditive(fitted, done.chosen)
 
 
 class SetUp(NamedTuple):

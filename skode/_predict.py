@@ -20,8 +20,8 @@ PREDICTION_TOLERANCE = 1e-4
 """Largest change of a predicted state, in standard deviations, when the step is halved, over a training window."""
 
 MOST_ENTRIES, FEWEST_WINDOWS = 2**15, 64
-"""States of training windows that one thread takes at a time where the step is chosen: what stays in cache. With fewer
-windows than that most of the time is calls."""
+"""States that one thread takes at a time: what stays in cache; more would wait for each other at the end of every
+operation. Where the step is chosen, training windows at least: with fewer most of the time is calls."""
 
 
 class Questions(NamedTuple):
@@ -60,7 +60,8 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
     x0 = tensor(questions.start, like).unsqueeze(0)
     trajectory = torch.as_tensor(questions.trajectory, device=device)
     times = tensor(questions.times / fitted.scales.time_unit, like)
-    traced = trace(slope, x0, trajectory, times, step=fitted.step, box=tensor(fitted.box, like))
+    with one_torch_thread() if x0.numel() <= MOST_ENTRIES else nullcontext():
+        traced = trace(slope, x0, trajectory, times, step=fitted.step, box=tensor(fitted.box, like))
     states = traced.states[0].cpu().numpy()
     if fitted.method != "rk4":
         states = _other_method(fitted, slope, x0, questions, states)

@@ -181,14 +181,14 @@ def _select_additive(
     steady: SteadyRows | None,
 ) -> Selected:
     """Levels by the extended BIC, or one level for all targets that gives about so many edges."""
-    fitted, screened = fit_additive(trajectories, spec, None, seed, steady, alphas)
-    path = screened.levels
+    fitted, chosen = fit_additive(trajectories, spec, None, seed, steady, alphas)
+    path = chosen.levels
     n_edges = np.array([np.diff(coefficients.indptr) for coefficients in path])
     if isinstance(selection, int):
         wanted = int(np.argmin(np.abs(n_edges.sum(axis=1) - selection)))
-        fitted, screened = fit_additive(trajectories, spec, float(alphas[wanted]), seed, steady, alphas)
-    level = np.abs(np.log(np.maximum(alphas, 1e-12)[:, None] / np.maximum(screened.alphas, 1e-12))).argmin(axis=0)
-    best = int(np.argmin(np.abs(n_edges.sum(axis=1) - screened.support.sum())))
+        fitted, chosen = fit_additive(trajectories, spec, float(alphas[wanted]), seed, steady, alphas)
+    level = np.abs(np.log(np.maximum(alphas, 1e-12)[:, None] / np.maximum(chosen.alphas, 1e-12))).argmin(axis=0)
+    best = int(np.argmin(np.abs(n_edges.sum(axis=1) - chosen.support.sum())))
     matrices = [compact(np.abs(coefficients.toarray())) for coefficients in path]
     losses = np.zeros((0, len(alphas), len(level)))
     return Selected(fitted, matrices, alphas, level, losses, n_edges, best, "none")

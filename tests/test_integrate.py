@@ -265,7 +265,8 @@ def test_blocks_of_any_size_trace_the_same(monkeypatch):
     times = torch.linspace(-0.3, 1.0, 40, dtype=torch.float64).repeat(2)
     rows, box = torch.arange(2).repeat_interleave(40), torch.tensor([[-15.0] * 3, [30.0] * 3]).double()
     whole = trace(lorenz, x0, rows, times, step=0.02, box=box)
-    monkeypatch.setattr(tracing, "ENTRIES", 30)
+    for name in ("ENTRIES", "ROW_ENTRIES"):
+        monkeypatch.setattr(tracing, name, 30)
     for mine, other in zip(trace(lorenz, x0, rows, times, step=0.02, box=box), whole, strict=True):
         torch.testing.assert_close(mine, other, equal_nan=True, rtol=1e-12, atol=1e-12)
     assert whole.held.any() and not whole.held.all()

@@ -11,7 +11,7 @@ from skode.integrate.runge_kutta import Nodes, Slope, evaluate, interpolate, tak
 
 PADDING = 8  # trajectories per call are rounded up: a matrix product of one row may round otherwise than of many
 ENTRIES = 2**19  # of nodes kept at a time, 4 MB: with very many trajectories, or states, fewer steps
-ROWS = 16384  # rows interpolated at a time, few enough for the cache; with very many states fewer
+ROW_ENTRIES = 2**17  # of rows interpolated at a time, 1 MB: few enough for the cache
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -118,7 +118,7 @@ def _one_way(
     failed = torch.where((x != x0).any(dim=-1), -1, NEVER)  # (model, trajectory) the step in which it left the box
     states = x0.new_empty(x0.shape[0], len(times), x0.shape[2])
     held = torch.empty(states.shape[:2], dtype=torch.bool, device=x0.device)
-    at_a_time = max(1, min(ROWS, ENTRIES // max(1, x0.shape[0] * x0.shape[2])))
+    at_a_time = max(1, ROW_ENTRIES // max(1, x0.shape[0] * x0.shape[2]))
     done = first = 0
     while done < len(times):
         active = torch.nonzero((last >= first) & (failed == NEVER).any(dim=0))[:, 0]
