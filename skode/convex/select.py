@@ -254,11 +254,13 @@ def adaptive_factors(coefficients: FloatArray, free: BoolArray) -> FloatArray:
     -------
     array (target, source)
     """
-    size = np.abs(coefficients)
-    size[free] = 0.0
-    largest = np.broadcast_to(size.max(axis=1, keepdims=True, initial=0.0), size.shape)
-    factors, some = np.full(size.shape, LARGEST_FACTOR), size > 0
-    factors[some] = np.minimum(largest[some] / size[some], LARGEST_FACTOR)
+    factors = np.abs(coefficients)
+    factors[free] = 0.0
+    some = factors > 0
+    largest = np.broadcast_to(factors.max(axis=1, keepdims=True, initial=0.0), factors.shape)[some]
+    bounded = np.minimum(largest / factors[some], LARGEST_FACTOR)
+    factors.fill(LARGEST_FACTOR)
+    factors[some] = bounded
     factors[free] = 0.0
     return factors
 
