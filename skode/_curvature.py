@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from skode._evidence import evidence_decay
 from skode._typing import Weights
 from skode.fields import PerTargetField
 from skode.fields.tangents import TargetNets
@@ -40,6 +41,12 @@ class MatchingCurvature:
     rows : Rows
     scale : tensor  # (target,), from ``matching_scale``
     weight_decay : float
+    freedom : tensor  # (target,), optional
+        Independent data in the rows. If given, every target pays the weight decay that the evidence asks for.
+
+    Attributes
+    ----------
+    weight_decay : tensor  # (model, target)
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class MatchingCurvature:
         rows: Rows,
         scale: torch.Tensor,
         weight_decay: float,
+        freedom: torch.Tensor | None = None,
     ) -> None:
         self.lead = weights["K"].shape[:2]
         masks = {name: frozen[name].expand_as(value) for name, value in weights.items()}
@@ -67,20 +75,28 @@ class MatchingCurvature:
         share = rows.weights / (rows.weights.sum(0).clamp_min(1e-30) * scale)
         sources = torch.nn.functional.pad(rows.sources, (0, 1)).double()
         quadrature = rows.quadrature.double().T
-        inverses = []
+        inverses, decays = [], []
         size = max(1, int(CHUNK_ENTRIES / (len(rows.slopes) * theta.shape[1])))
         for chunk in torch.split(torch.arange(len(theta), device=theta.device), size):
             read = sources[..., self.columns[chunk]].permute(2, 3, 1, 0).contiguous()  # (chunk, slot, node, interval)
             root = share.T[chunk % self.lead[1]].double().sqrt()
-            _, tangents = self.nets.mean_tangents(theta[chunk], read, quadrature * root.unsqueeze(1))
+            mean, tangents = self.nets.mean_tangents(theta[chunk], read, quadrature * root.unsqueeze(1))
             tangents *= self.free[chunk].unsqueeze(-1)
-            bend = 2.0 * tangents @ tangents.mT
-            bend.diagonal(dim1=-2, dim2=-1).add_(2.0 * weight_decay * decayed + DAMPING)
+            gram = tangents @ tangents.mT
+            decay = torch.full_like(mean[:, 0], weight_decay)
+            if freedom is not None:
+                which = chunk % self.lead[1]
+                left = (rows.slopes.T[which].double() * root - mean).square().sum(-1)
+                decay = evidence_decay(gram, theta[chunk], decayed, left, freedom[which].double(), weight_decay)
+            decays.append(decay)
+            bend = gram.mul_(2.0)
+            bend.diagonal(dim1=-2, dim2=-1).add_(2.0 * decay.unsqueeze(-1) * decayed + DAMPING)
             root, _ = torch.linalg.cholesky_ex(bend)
             # A model that is lost, or a target that does not move, goes without.
             sound = (root.isfinite().all(dim=-1) & (root.diagonal(dim1=-2, dim2=-1) > 0)).all(dim=-1)[:, None, None]
             root = torch.where(sound, root, torch.eye(root.shape[-1], dtype=root.dtype, device=root.device))
             inverses.append(torch.cholesky_inverse(root).to(share.dtype))
+        self.weight_decay = torch.cat(decays).view(self.lead)
         self.inverse = torch.cat(inverses)  # (model * target, entry, entry)
 
     def flat(self, named: Weights) -> torch.Tensor:

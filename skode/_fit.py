@@ -59,6 +59,7 @@ class Specification:
     learning_rate: float
     tol: float
     weight_decay: float
+    weighs: bool
     refit: bool
     rules: EdgeRules | None  # what is known of edges beforehand; None also until names are known
     device: torch.device
@@ -252,6 +253,7 @@ def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
         learning_rate=spec.learning_rate,
         tol=spec.tol,
         weight_decay=spec.weight_decay,
+        weighs=spec.weighs,
         widen=spec.widen,
         constraints=constraints_of(spec),
         method=spec.method,

@@ -81,6 +81,8 @@ class Prepared:
         Standard deviation of the observation noise, in standard units.
     slope_sd : array (d,)
         Standard deviation of the slopes at the observation times, in units of the rate.
+    freedom : array (d,)
+        Equivalent parameters of the smooth paths: how many independent data there are.
     """
 
     scales: Scales
@@ -97,6 +99,7 @@ class Prepared:
     knot_sources: FloatArray
     noise: FloatArray
     slope_sd: FloatArray
+    freedom: FloatArray
 
 
 @one_blas_thread()
@@ -174,6 +177,7 @@ def prepare(
         knot_sources=np.concatenate(knot_sources),
         noise=np.nan_to_num(smoothed.noise / scales.state_sd),
         slope_sd=every_slope.std(axis=0),
+        freedom=smoothed.dof,
     )
 
 

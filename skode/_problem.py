@@ -9,7 +9,7 @@ import torch
 
 from skode._dynamics import tensor
 from skode._prepare import LONG_GAP, Prepared
-from skode._typing import BoolArray, IntArray
+from skode._typing import BoolArray, FloatArray, IntArray
 from skode.objectives import Rows, Windows, matching_scale, window_scale
 
 MAX_KNOTS, MAX_ENTRIES = 2000, 2e9
@@ -31,6 +31,7 @@ class Problem(NamedTuple):
     matching: torch.Tensor  # (target,) zero-model loss of interval rows
     shooting: torch.Tensor  # (target,) zero-model loss of windows
     whole: torch.Tensor  # (target,) zero-model loss of whole trajectories
+    freedom: torch.Tensor  # (target,) independent data in the rows
 
 
 def build_problem(
@@ -84,6 +85,7 @@ def build_problem(
         matching=matching_scale(rows),
         shooting=window_scale(windows, noise),
         whole=window_scale(trajectories, noise),
+        freedom=tensor(_freedom(prepared, ~held if some else np.ones_like(held)), like),
     )
 
 
@@ -108,6 +110,13 @@ def _held_blocks(prepared: Prepared, window: int) -> BoolArray:
     if len(names) < 10:
         return np.zeros(len(owner), dtype=bool)
     return np.isin(block, names[2::5]) & (owner >= 0)
+
+
+def _freedom(prepared: Prepared, kept: BoolArray) -> FloatArray:
+    """Independent data in the rows that are kept: smooth paths, less a level for each, and every state of rest."""
+    paths = prepared.interval_trajectory >= 0
+    slopes = np.maximum(prepared.freedom - len(prepared.courses), 1.0)
+    return np.asarray(slopes * kept[paths].mean() + (~paths).sum())
 
 
 class _Piece(NamedTuple):

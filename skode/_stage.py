@@ -52,6 +52,7 @@ class Options:
     learning_rate: float
     tol: float
     weight_decay: float
+    weighs: bool  # whether the last stage takes the decay that the evidence asks for
     widen: bool  # whether targets may get bilinear units in the refit
     constraints: Constraints | None  # what is known of edges beforehand
     method: str
@@ -92,6 +93,7 @@ class StageLosses:
         self.strength = alpha.clamp_max(stage.most)
         self.shuffle = torch.Generator().manual_seed(0)
         self.n_steps = 0
+        self.weight_decay: float | torch.Tensor = options.weight_decay
         self.n_checks = 0
 
     @property
@@ -132,10 +134,10 @@ class StageLosses:
             total = total if smooth is None else total + self.strength * smooth
         return total
 
-    def decay(self, name: str) -> float:
+    def decay(self, name: str) -> float | torch.Tensor:
         """Price of the squares of a parameter: weight matrices pay, biases are free."""
         field = self.dynamics.field
-        return self.options.weight_decay if name in field.chain or name in field.entries else 0.0
+        return self.weight_decay if name in field.chain or name in field.entries else 0.0
 
     def prox(self, params: Weights, metric: Weights) -> None:
         """The penalty's proximal map at this stage's strength, then what is known beforehand; changes params."""
@@ -153,15 +155,25 @@ class StageLosses:
             known.project(field, params)
 
     def curvature(self, params: Weights) -> Precondition | None:
-        """What L-BFGS starts from; None where the stage or the field leaves the loss to Adam."""
+        """What L-BFGS starts from; None where the stage or the field leaves the loss to Adam.
+
+        With it goes the weight decay of the stage, where that is left to the evidence.
+        """
         field, problem, known = self.dynamics.field, self.problem, self.options.constraints
         smooth = self.stage.press == "none" and (known is None or not bool(known.signs.any()))
         if not (self.stage.second_order and smooth and isinstance(field, PerTargetField)):
             return None
         weights = {name: value for name, value in params.items() if name != SHIFT}
         matching = MatchingCurvature(
-            field, weights, self.frozen, problem.rows, problem.matching, self.options.weight_decay
+            field,
+            weights,
+            self.frozen,
+            problem.rows,
+            problem.matching,
+            self.options.weight_decay,
+            problem.freedom if self.options.weighs else None,
         )
+        self.weight_decay = matching.weight_decay[..., None, None].to(self.alpha.dtype)
         if SHIFT not in params:
             return matching
 

@@ -88,9 +88,10 @@ class SparseNODERegressor(AbstractNODERegressor):
         Optimiser iterations over all stages.
     learning_rate : float, default=0.01
         Peak step of Adam, which falls along a cosine in every stage.
-    weight_decay : float, default=1e-3
+    weight_decay : float or "auto", default="auto"
         Price of the sum of squared weights of each target, in units of its data loss. It keeps networks smooth
-        where data are few.
+        where data are few or noisy. "auto" is 1e-3 until the support is known; the last stage of a per-target field
+        then takes the price at which noise and weights explain each target best (its evidence).
     tol : float, default=1e-3
         Training has converged if over the last tenth of the pressed and refitted stages the loss changed by less
         than this share of the loss of the model that predicts no change.
@@ -170,7 +171,7 @@ class SparseNODERegressor(AbstractNODERegressor):
         training: str = "staged",
         max_iter: int = 1600,
         learning_rate: float = 0.01,
-        weight_decay: float = 1e-3,
+        weight_decay: float | str = "auto",
         tol: float = 1e-3,
         refit: bool = True,
         device: str = "auto",

@@ -128,7 +128,7 @@ random_state, verbose
         method: str = "rk4",
         max_iter: int = 1600,
         learning_rate: float = 0.01,
-        weight_decay: float = 1e-3,
+        weight_decay: float | str = "auto",
         tol: float = 1e-3,
         device: str = "auto",
         dtype: str = "float32",

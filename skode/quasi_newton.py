@@ -61,7 +61,7 @@ def lbfgs(
     n_iter: int,
     precondition: Precondition | None = None,
     validate: Validate | None = None,
-    decay: Callable[[str], float] | None = None,
+    decay: Callable[[str], float | torch.Tensor] | None = None,
     memory: int = 20,
     tol: float = 1e-3,
     unit: float | None = None,
@@ -87,7 +87,7 @@ def lbfgs(
     validate : callable (params) -> tensor  # (model,) or (model, part), optional
         Held-out loss, or its parts. Each model ends at the checked parameters where it was lowest; with parts, at the
         last ones unless those were better by more than a standard error.
-    decay : callable name -> float, optional
+    decay : callable name -> float or tensor, optional
         As for ``prox_adam``.
     memory : int
         Number of pairs that are remembered.

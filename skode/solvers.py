@@ -46,11 +46,11 @@ class Flat:
         """Concatenate tensors in the order of the names, giving (model, entry)."""
         return torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1)
 
-    def factors(self, of: Callable[[str], float]) -> torch.Tensor:
-        """A number for every entry, by the name it belongs to.  # (entry,)"""
-        values = [of(name) for name in self.names]
-        repeats = torch.tensor(self.sizes, device=self.vector.device)
-        return torch.tensor(values, dtype=self.vector.dtype, device=self.vector.device).repeat_interleave(repeats)
+    def factors(self, of: Callable[[str], float | torch.Tensor]) -> torch.Tensor:
+        """A number for every entry, by the name it belongs to; tensors broadcast.  # (model, entry)"""
+        like = self.vector
+        values = [torch.as_tensor(of(name), dtype=like.dtype, device=like.device) for name in self.names]
+        return self.ravel([value.expand(len(like), *s[1:]) for value, s in zip(values, self.shapes, strict=True)])
 
     def free(self, masks: Weights) -> torch.Tensor | None:
         """Where entries may move; names without a mask may.  # (model | 1, entry), None if all may"""
@@ -135,7 +135,7 @@ def prox_adam(
     prox: Prox | None = None,
     validate: Validate | None = None,
     rates: Callable[[str], float] | None = None,
-    decay: Callable[[str], float] | None = None,
+    decay: Callable[[str], float | torch.Tensor] | None = None,
     free: Weights | None = None,
     betas: tuple[float, float] = (0.9, 0.99),
     final_fraction: float = 0.02,
@@ -165,8 +165,8 @@ def prox_adam(
         the start among them, instead of the last ones.
     rates : callable (name) -> float, optional
         Learning rate of a parameter relative to the others.
-    decay : callable (name) -> float, optional
-        Price of the squares of a parameter's entries, which are added to the loss.
+    decay : callable (name) -> float or tensor, optional
+        Price of the squares of a parameter's entries, which are added to the loss; a tensor broadcasts to them.
     free : dict of tensors  # (model | 1, ...), optional
         0 for entries that stay where they start; names without a mask may move.
     betas : pair of float
