@@ -39,6 +39,12 @@ class Dynamics:
         """Width of the state of the equation: d, or 2 d for order 2."""
         return self.field.n_targets * self.scales.order
 
+    @property
+    def speed(self) -> FloatArray | None:
+        """For order 2, dq/dt in standard units for one unit of standard velocity; a constant state stays at x0."""
+        s = self.scales
+        return None if s.velocity_sd is None else np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)
+
     def sources(self, x: torch.Tensor, inputs: torch.Tensor, clock: torch.Tensor) -> torch.Tensor:
         """Put states, inputs and clock side by side, as the field reads them.
 
@@ -87,10 +93,7 @@ class RightHandSide(AbstractSlope):
         s, like = dynamics.scales, next(iter(weights.values()))
         self.tick = s.time_unit / s.clock_sd
         self.rate = tensor(s.rate, like)
-        self.speed: torch.Tensor | None = None
-        if s.velocity_sd is not None:
-            held = np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)  # a constant state stays at x0
-            self.speed = tensor(held, like)
+        self.speed = None if dynamics.speed is None else tensor(dynamics.speed, like)
 
     def along(self, inputs: torch.Tensor, origin: torch.Tensor) -> RightHandSide:
         """The same field along other trajectories.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from skode._typing import Weights
+from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields._bound import AbstractBoundField, ByAutograd
+from skode.fields._point import PointNets
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,18 @@ class AbstractField(ABC):
         weights : dict of tensors
         """
         return ByAutograd(self.__call__, weights)
+
+    def at_point(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
+        """The field at one sample at a time, in numpy; None for fields that are no faster so.
+
+        Parameters
+        ----------
+        weights : dict of arrays
+            Without the model axis.
+        gain : array (target,)
+            Factor of every slope.
+        """
+        return None
 
     @abstractmethod
     def paths(self, weights: Weights) -> torch.Tensor:
