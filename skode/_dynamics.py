@@ -92,6 +92,7 @@ class RightHandSide(AbstractSlope):
         self.dynamics, self.named, self.inputs, self.origin = dynamics, weights, inputs, origin
         s, like = dynamics.scales, next(iter(weights.values()))
         self.tick = s.time_unit / s.clock_sd
+        self.autonomous = not (dynamics.time_dependent or s.n_inputs)  # sources are states
         self.rate = tensor(s.rate, like)
         self.speed = None if dynamics.speed is None else tensor(dynamics.speed, like)
 
@@ -131,8 +132,10 @@ class RightHandSide(AbstractSlope):
         self, memo: tuple[torch.Tensor, ...], cotangent: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         d = self.dynamics.field.n_targets
-        deltas = self.bound.deltas(memo, cotangent[..., -d:] * self.rate)
-        by_x = self.bound.source_gradient(deltas)[..., : cotangent.shape[-1]]
+        by_slopes = cotangent if self.speed is None else cotangent[..., -d:]
+        deltas = self.bound.deltas(memo, by_slopes * self.rate)
+        by_x = self.bound.source_gradient(deltas)
+        by_x = by_x if self.autonomous else by_x[..., : cotangent.shape[-1]]
         if self.speed is not None:
             by_x[..., d:] += cotangent[..., :d] * self.speed
         return by_x, deltas
@@ -144,6 +147,8 @@ class RightHandSide(AbstractSlope):
         return tuple(found.get(name) for name in self.named)
 
     def _sources(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        if self.autonomous:
+            return x
         inputs = self.inputs[index] if self.inputs.shape[-1] else self.inputs
         clock = self.origin[index] + self.tick * t if self.dynamics.time_dependent else t
         return self.dynamics.sources(x, inputs, clock)

@@ -16,8 +16,9 @@ class Activation(NamedTuple):
     """A nonlinearity s(x) = outer * core(inner * x) + shift.
 
     ``apply(x)`` gives core(x) and what ``pull`` needs of it, and may overwrite x; ``pull(cotangent, kept)`` gives
-    cotangent * core'(x). ``plain`` is s for those who differentiate by autograd, ``in_place`` is s in numpy and
-    overwrites x. A network whose weights take in the three factors needs the core alone (see ``Folding``).
+    cotangent * core'(x), ``pull_into(cotangent, kept, out)`` writes it where it is wanted; the cotangent may be one row
+    for all. ``plain`` is s for those who differentiate by autograd, ``in_place`` is s in numpy and overwrites x. A
+    network whose weights take in the three factors needs the core alone (see ``Folding``).
     """
 
     plain: Callable[[torch.Tensor], torch.Tensor]
@@ -27,6 +28,13 @@ class Activation(NamedTuple):
     inner: float = 1.0
     outer: float = 1.0
     shift: float = 0.0
+
+    def pull_into(self, cotangent: torch.Tensor, kept: torch.Tensor, out: torch.Tensor) -> None:
+        """Write cotangent * core'(x) into ``out``."""
+        if self.pull is _pull_sigmoid:
+            torch.ops.aten.sigmoid_backward.grad_input(cotangent, kept, grad_input=out)
+        else:
+            out.copy_(self.pull(cotangent, kept))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """s(x), differentiable."""
@@ -49,8 +57,8 @@ def _sigmoid(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _pull_sigmoid(cotangent: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    part = cotangent * h
-    return torch.addcmul(part, part, h, value=-1.0)
+    pulled: torch.Tensor = torch.ops.aten.sigmoid_backward(cotangent, h)  # cotangent (1 - h) h in one pass
+    return pulled
 
 
 def _elu(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -144,6 +144,11 @@ class AbstractField(ABC):
         """
         return self.jacobian(weights, z)
 
+    @property
+    def one_source_each(self) -> bool:
+        """Whether sources are variables, in their order: true of order 1."""
+        return self.variable_of_source == tuple(range(self.n_sources))
+
     def by_variable(self, squares: torch.Tensor) -> torch.Tensor:
         """Add up entries of the source axis that belong to one graph variable.
 
@@ -155,6 +160,8 @@ class AbstractField(ABC):
         -------
         tensor  # (..., variable)
         """
+        if self.one_source_each:
+            return squares
         index = torch.tensor(self.variable_of_source, device=squares.device)
         out = torch.zeros(*squares.shape[:-1], self.n_variables, dtype=squares.dtype, device=squares.device)
         return out.index_add(-1, index, squares)
@@ -196,6 +203,8 @@ class AbstractField(ABC):
         -------
         tensor  # (..., source)
         """
+        if self.one_source_each:
+            return values
         return values[..., torch.tensor(self.variable_of_source, device=values.device)]
 
 
