@@ -37,8 +37,10 @@ class BoundPerTarget(AbstractBoundField):
         self.n_models, self.n_targets, self.width, n_sources = weights["W0"].shape
         self.heights = [weights[name].shape[-2] for name in entries]  # rows of a target: hidden units, K, P, R
         folded = self.folding.fold(weights)
-        products = weights["K"].new_zeros(self.n_models, self.n_targets, sum(self.heights[2:]))
-        bias = torch.cat([folded["b0"].squeeze(-2), folded[f"b{n_hidden}"].squeeze(-2), products], dim=-1)
+        biases = [folded["b0"].squeeze(-2), folded[f"b{n_hidden}"].squeeze(-2)]
+        if self.heights[2:]:
+            biases.append(biases[0].new_zeros(self.n_models, self.n_targets, sum(self.heights[2:])))
+        bias = torch.cat(biases, dim=-1)
         rows = torch.cat([folded[name] for name in entries], dim=-2)
         self.entering = Affine(rows.view(self.n_models, -1, n_sources), bias.flatten(1))
         later = range(1, n_hidden + 1)
