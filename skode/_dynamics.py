@@ -39,6 +39,12 @@ class Dynamics:
         """Width of the state of the equation: d, or 2 d for order 2."""
         return self.field.n_targets * self.scales.order
 
+    @property
+    def speed(self) -> FloatArray | None:
+        """For order 2, dq/dt in standard units for one unit of standard velocity; a constant state stays at x0."""
+        s = self.scales
+        return None if s.velocity_sd is None else np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)
+
     def sources(self, x: torch.Tensor, inputs: torch.Tensor, clock: torch.Tensor) -> torch.Tensor:
         """Put states, inputs and clock side by side, as the field reads them.
 
@@ -86,11 +92,9 @@ class RightHandSide(AbstractSlope):
         self.dynamics, self.named, self.inputs, self.origin = dynamics, weights, inputs, origin
         s, like = dynamics.scales, next(iter(weights.values()))
         self.tick = s.time_unit / s.clock_sd
+        self.autonomous = not (dynamics.time_dependent or s.n_inputs)  # sources are states
         self.rate = tensor(s.rate, like)
-        self.speed: torch.Tensor | None = None
-        if s.velocity_sd is not None:
-            held = np.where(s.moving, s.velocity_sd * s.time_unit / s.state_sd, 0.0)  # a constant state stays at x0
-            self.speed = tensor(held, like)
+        self.speed = None if dynamics.speed is None else tensor(dynamics.speed, like)
 
     def along(self, inputs: torch.Tensor, origin: torch.Tensor) -> RightHandSide:
         """The same field along other trajectories.
@@ -128,8 +132,10 @@ class RightHandSide(AbstractSlope):
         self, memo: tuple[torch.Tensor, ...], cotangent: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         d = self.dynamics.field.n_targets
-        deltas = self.bound.deltas(memo, cotangent[..., -d:] * self.rate)
-        by_x = self.bound.source_gradient(deltas)[..., : cotangent.shape[-1]]
+        by_slopes = cotangent if self.speed is None else cotangent[..., -d:]
+        deltas = self.bound.deltas(memo, by_slopes * self.rate)
+        by_x = self.bound.source_gradient(deltas)
+        by_x = by_x if self.autonomous else by_x[..., : cotangent.shape[-1]]
         if self.speed is not None:
             by_x[..., d:] += cotangent[..., :d] * self.speed
         return by_x, deltas
@@ -141,6 +147,8 @@ class RightHandSide(AbstractSlope):
         return tuple(found.get(name) for name in self.named)
 
     def _sources(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        if self.autonomous:
+            return x
         inputs = self.inputs[index] if self.inputs.shape[-1] else self.inputs
         clock = self.origin[index] + self.tick * t if self.dynamics.time_dependent else t
         return self.dynamics.sources(x, inputs, clock)

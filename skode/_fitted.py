@@ -11,9 +11,13 @@ import torch
 from skode._compact import compact, expand
 from skode._dynamics import Dynamics, RightHandSide, tensor
 from skode._scales import Scales, widened_box
+from skode._single import SingleDynamics, single_dynamics
 from skode._start_velocity import StartVelocity
 from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields import AbstractField
+
+_DERIVED = ("_ready", "single")
+"""What is made of the rest when it is first asked for, and not pickled."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Fitted:
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: compact(value) for name, value in self.__dict__.items() if name != "_ready"}  # no tensors
+        return {name: compact(value) for name, value in self.__dict__.items() if name not in _DERIVED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: expand(value) for name, value in state.items()})
@@ -96,6 +100,11 @@ class Fitted:
             self._ready[device] = slope
         ready = self._ready[device]
         return ready.along(tensor(inputs, ready.rate), tensor(origin, ready.rate))
+
+    @cached_property
+    def single(self) -> SingleDynamics | None:
+        """The equation for one trajectory at a time; None for fields that are no faster so."""
+        return single_dynamics(self.dynamics, self.weights)
 
     @cached_property
     def box(self) -> FloatArray:

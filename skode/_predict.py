@@ -13,8 +13,9 @@ from skode._fitted import Fitted
 from skode._parallel import on_threads, one_torch_thread
 from skode._problem import Problem
 from skode._scales import widened_box
+from skode._single import SingleDynamics
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
-from skode.integrate import Slope, halve_step, integrate, trace
+from skode.integrate import Slope, halve_step, integrate, trace, trace_one
 
 PREDICTION_TOLERANCE = 1e-4
 """Largest change of a predicted state, in standard deviations, when the step is halved, over a training window."""
@@ -55,6 +56,8 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
     -------
     Answers
     """
+    if len(questions.start) == 1 and fitted.method == "rk4" and fitted.single is not None:
+        return _alone(fitted, fitted.single, questions)
     ready = fitted.slope(questions.inputs, questions.origin, device)
     slope, like = ready.value, ready.rate
     x0 = tensor(questions.start, like).unsqueeze(0)
@@ -69,6 +72,19 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
         states=fitted.scales.user_states(states),
         failed_at=traced.failed_at[0].cpu().numpy() * fitted.scales.time_unit,
         held=traced.held[0].cpu().numpy(),
+    )
+
+
+def _alone(fitted: Fitted, single: SingleDynamics, questions: Questions) -> Answers:
+    """Rows of one trajectory, in numpy."""
+    scales = fitted.scales
+    slope = single.along(questions.inputs[0], float(questions.origin[0]))
+    times = questions.times / scales.time_unit
+    traced = trace_one(slope, questions.start[0], times, step=fitted.step, box=fitted.box)
+    return Answers(
+        states=scales.user_states(traced.states),
+        failed_at=np.array([traced.failed_at * scales.time_unit]),
+        held=traced.held,
     )
 
 

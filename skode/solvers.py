@@ -210,8 +210,9 @@ def prox_adam(
     n_models = vector.shape[0]
     first, second = torch.zeros_like(vector), torch.zeros_like(vector)
     good = vector.detach().clone()
-    rate_factor = torch.ones(n_models, 1, dtype=vector.dtype, device=vector.device)
-    relative = 1.0 if rates is None else flat.factors(rates)
+    rate_factor: torch.Tensor | None = None  # (model, 1), once a model has failed
+    relative = None if rates is None else flat.factors(rates)
+    relative = None if relative is None or bool((relative == 1.0).all()) else relative
     prices = None if decay is None else flat.factors(decay)
     mask = None if free is None else flat.free(free)
     failures = torch.zeros(n_models, dtype=torch.long, device=vector.device)
@@ -227,17 +228,18 @@ def prox_adam(
                 losses, gradient = with_decay(losses, gradient, vector, prices)
             if mask is not None:
                 gradient.mul_(mask)
-            fine = torch.isfinite(losses.detach()) & torch.isfinite(gradient).all(dim=1)
-            if not bool(fine.all()):
-                bad = ~fine
+            sound = math.isfinite(float(losses.sum() + gradient.sum()))  # one look where all is well
+            if not sound:
+                bad = ~(torch.isfinite(losses.detach()) & torch.isfinite(gradient).all(dim=1))
                 vector[bad] = good[bad]
                 gradient[bad] = 0.0
                 first[bad] = 0.0
+                rate_factor = torch.ones_like(vector[:, :1]) if rate_factor is None else rate_factor
                 rate_factor[bad] *= 0.5
                 failures[bad] += 1
                 rate_factor[failures >= max_failures] = 0.0
             if iteration % every == 0:
-                good[fine] = vector[fine]
+                good = vector.clone() if sound else torch.where(bad[:, None], good, vector)
                 recorded.append(losses.detach().clone())
                 if best is not None and validate is not None:
                     best.offer(vector, validate(views))
@@ -245,10 +247,13 @@ def prox_adam(
             rate = learning_rate * (final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
             first.lerp_(gradient, 1 - betas[0])
             second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-            root = (second / (1 - betas[1] ** (iteration + 1))).sqrt_().add_(1e-8) / relative
-            vector.sub_(first / root * (rate / (1 - betas[0] ** (iteration + 1))) * rate_factor)
+            root = (second / (1 - betas[1] ** (iteration + 1))).sqrt_().add_(1e-8)
+            root = root if relative is None else root / relative
+            step = first / root * (rate / (1 - betas[0] ** (iteration + 1)))
+            vector.sub_(step if rate_factor is None else step * rate_factor)
             if prox is not None:
-                prox(views, flat.views(root / (rate * rate_factor.clamp_min(1e-12))))
+                slowed = rate if rate_factor is None else rate * rate_factor.clamp_min(1e-12)
+                prox(views, flat.views(root / slowed))
     history = torch.stack(recorded)
     unsound = ~torch.isfinite(vector.detach()).all(dim=1)
     failed = (failures >= max_failures) | unsound | ~torch.isfinite(history).any(dim=0)

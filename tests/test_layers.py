@@ -121,10 +121,11 @@ ALLOWED: dict[str, set[str]] = {
     "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
     "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
-    "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._start_velocity"},
+    "skode._single": TYPES | {"skode._dynamics", "skode.fields"},
+    "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._single", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
     "skode._ranking": TYPES | {"skode._prepare"},
-    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._parallel", "skode._scales"},
+    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._parallel", "skode._scales", "skode._single"},
     "skode._fit": TYPES
     | PREPARED
     | PARTS

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from skode._typing import Weights
+from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields._bound import AbstractBoundField, ByAutograd
+from skode.fields._point import PointNets
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,18 @@ class AbstractField(ABC):
         """
         return ByAutograd(self.__call__, weights)
 
+    def at_point(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
+        """The field at one sample at a time, in numpy; None for fields that are no faster so.
+
+        Parameters
+        ----------
+        weights : dict of arrays
+            Without the model axis.
+        gain : array (target,)
+            Factor of every slope.
+        """
+        return None
+
     @abstractmethod
     def paths(self, weights: Weights) -> torch.Tensor:
         """Sum over all input-output paths of products of absolute weights; zero exactly if no path is open.
@@ -131,6 +144,11 @@ class AbstractField(ABC):
         """
         return self.jacobian(weights, z)
 
+    @property
+    def one_source_each(self) -> bool:
+        """Whether sources are variables, in their order: true of order 1."""
+        return self.variable_of_source == tuple(range(self.n_sources))
+
     def by_variable(self, squares: torch.Tensor) -> torch.Tensor:
         """Add up entries of the source axis that belong to one graph variable.
 
@@ -142,6 +160,8 @@ class AbstractField(ABC):
         -------
         tensor  # (..., variable)
         """
+        if self.one_source_each:
+            return squares
         index = torch.tensor(self.variable_of_source, device=squares.device)
         out = torch.zeros(*squares.shape[:-1], self.n_variables, dtype=squares.dtype, device=squares.device)
         return out.index_add(-1, index, squares)
@@ -183,6 +203,8 @@ class AbstractField(ABC):
         -------
         tensor  # (..., source)
         """
+        if self.one_source_each:
+            return values
         return values[..., torch.tensor(self.variable_of_source, device=values.device)]
 
 

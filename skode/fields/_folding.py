@@ -67,8 +67,8 @@ class Folding:
         """
         out = dict(weights)
         for matrix, bias, gain, bias_gain, shift in self.layers:
-            out[matrix] = weights[matrix] * gain
-            out[bias] = weights[bias] * bias_gain
+            out[matrix] = _times(weights[matrix], gain)
+            out[bias] = _times(weights[bias], bias_gain)
             if shift:
                 out[bias] = torch.add(out[bias], weights[matrix].sum(-1).unsqueeze(-2), alpha=shift)
         return out
@@ -77,8 +77,13 @@ class Folding:
         """Gradient by the weights, from that by the weights on the core."""
         out = dict(gradient)
         for matrix, bias, gain, bias_gain, shift in self.layers:
-            out[matrix] = gradient[matrix] * gain
-            out[bias] = gradient[bias] * bias_gain
+            out[matrix] = _times(gradient[matrix], gain)
+            out[bias] = _times(gradient[bias], bias_gain)
             if shift:
                 out[matrix] = torch.add(out[matrix], gradient[bias].mT, alpha=shift)
         return out
+
+
+def _times(values: torch.Tensor, factor: float) -> torch.Tensor:
+    """The product, without a pass where it changes nothing."""
+    return values if factor == 1.0 else values * factor

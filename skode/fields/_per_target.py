@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from skode._typing import Weights
@@ -35,13 +37,17 @@ class BoundPerTarget(AbstractBoundField):
         self.n_models, self.n_targets, self.width, n_sources = weights["W0"].shape
         self.heights = [weights[name].shape[-2] for name in entries]  # rows of a target: hidden units, K, P, R
         folded = self.folding.fold(weights)
-        products = weights["K"].new_zeros(self.n_models, self.n_targets, sum(self.heights[2:]))
-        bias = torch.cat([folded["b0"].squeeze(-2), folded[f"b{n_hidden}"].squeeze(-2), products], dim=-1)
+        biases = [folded["b0"].squeeze(-2), folded[f"b{n_hidden}"].squeeze(-2)]
+        if self.heights[2:]:
+            biases.append(biases[0].new_zeros(self.n_models, self.n_targets, sum(self.heights[2:])))
+        bias = torch.cat(biases, dim=-1)
         rows = torch.cat([folded[name] for name in entries], dim=-2)
         self.entering = Affine(rows.view(self.n_models, -1, n_sources), bias.flatten(1))
         later = range(1, n_hidden + 1)
         self.blocks = [folded[f"W{k}"].flatten(0, 1) for k in later]  # (model * target, out, in)
         self.transposed = [block.mT for block in self.blocks]
+        # Of a single hidden layer, (model, target, 1, unit): what ``deltas`` leaves out.
+        self.factors = folded["W1"] if n_hidden == 1 else None
         self.biases = [folded[f"b{k}"].flatten(0, 1).mT for k in later]  # (model * target, out, 1)
 
     def evaluate(self, z: torch.Tensor) -> Evaluated:
@@ -58,31 +64,54 @@ class BoundPerTarget(AbstractBoundField):
         if products:
             left, right = products
             slopes += (left * right).sum(dim=1, keepdim=True)
+            memo.append(rows[:, self.width + 1 :])
         slopes = slopes.view(self.n_models, self.n_targets, -1)
-        return Evaluated(slopes.mT, tuple(inputs), (*memo, *products))
+        return Evaluated(slopes.mT, tuple(inputs), tuple(memo))
 
     def deltas(self, memo: Tensors, cotangent: torch.Tensor) -> Tensors:
+        """What a cotangent becomes; first at the rows that read the sources, as ``backward_rows`` has them."""
         out = cotangent.mT.reshape(self.n_models * self.n_targets, 1, -1)
-        delta = self.activation.pull(self.transposed[-1] * out, memo[self.last - 1])
-        later = []
-        for k in range(self.last - 2, -1, -1):
+        entering = out.new_empty(out.shape[0], sum(self.heights), out.shape[-1])
+        later: list[torch.Tensor] = []
+        delta = out  # the factors of a single hidden layer wait: they are the same for all samples
+        for k in range(self.last - 1, 0, -1):
+            back = self.transposed[k] * delta if k == self.last - 1 else torch.bmm(self.transposed[k], delta)
+            delta = self.activation.pull(back, memo[k])
             later.append(delta)
-            delta = self.activation.pull(torch.bmm(self.transposed[k], delta), memo[k])
-        products = [other * out for other in memo[: self.last - 1 : -1]]
-        entering = torch.cat([delta, out, *products], dim=1).view(self.n_models, -1, out.shape[-1])
-        return entering, *later[::-1]  # of what reads the sources, then of layers 1, 2, ...
+        if later:
+            delta = torch.bmm(self.transposed[0], delta)
+        self.activation.pull_into(delta, memo[0], entering[:, : self.width])
+        entering[:, self.width : self.width + 1] = out
+        for products in memo[self.last :]:
+            torch.mul(products, out, out=entering[:, self.width + 1 :])
+        return entering.view(self.n_models, -1, out.shape[-1]), *later[::-1]  # then of layers 1, 2, ...
+
+    @cached_property
+    def backward_rows(self) -> torch.Tensor:
+        """Rows by which deltas go back to the sources.  # (model, target * row, source)
+
+        A product hands each of its factors the other one, so those of P and R stand in each other's place; hidden units
+        carry the factors that ``deltas`` leaves out.
+        """
+        w = self.entering.matrix.view(self.n_models, self.n_targets, sum(self.heights), -1)
+        hidden, linear, *products = w.split_with_sizes(self.heights, 2)
+        hidden = hidden if self.factors is None else hidden * self.factors.mT
+        return torch.cat([hidden, linear, *products[::-1]], dim=2).flatten(1, 2)
 
     def source_gradient(self, deltas: Tensors) -> torch.Tensor:
-        return self.entering.pull(deltas[0]).mT
+        return torch.bmm(self.backward_rows.mT, deltas[0]).mT
 
     def weight_gradient(self, inputs: Tensors, deltas: Tensors) -> Weights:
         (z, *hidden), (entering, *later) = inputs, deltas
         by_target = (self.n_models, self.n_targets, sum(self.heights), -1)
-        rows = torch.split(self.entering.weight_gradient(entering, z).view(by_target), self.heights, dim=2)
-        found = dict(zip(self.entries, rows, strict=True))
-        biases = torch.split(bias_gradient(entering).view(by_target[:3]), self.heights, dim=2)
-        found["b0"], found[f"b{self.last}"] = (bias.unsqueeze(-2) for bias in biases[:2])
+        rows = self.entering.weight_gradient(entering, z).view(by_target).split_with_sizes(self.heights, 2)
+        found = dict(zip((*self.entries[:2], *self.entries[:1:-1]), rows, strict=True))
         entering = entering.view(self.n_models * self.n_targets, by_target[2], -1)
+        # Of the rows' biases only those of hidden units and of the linear part are there.
+        sums = bias_gradient(entering[:, : self.width + 1]).view(self.n_models, self.n_targets, 1, -1)
+        found["b0"], found[f"b{self.last}"] = sums[..., :-1], sums[..., -1:]
+        if self.factors is not None:
+            found["W0"], found["b0"] = found["W0"] * self.factors.mT, found["b0"] * self.factors
         out = entering[:, self.width : self.width + 1]
         for k, (delta, h) in enumerate(zip((*later, out), hidden, strict=True), start=1):
             found[f"W{k}"] = torch.bmm(delta, h.mT).view(self.shapes[f"W{k}"])
@@ -102,5 +131,5 @@ class BoundPerTarget(AbstractBoundField):
         slopes, _, memo = self.evaluate(z)
         by_target = (self.n_models * self.n_targets, sum(self.heights), -1)
         deltas = self.deltas(memo, torch.ones_like(slopes))[0].view(by_target)
-        rows = torch.bmm(deltas.mT, self.entering.matrix.view(by_target))
+        rows = torch.bmm(deltas.mT, self.backward_rows.view(by_target))
         return rows.view(self.n_models, self.n_targets, z.shape[-2], -1).transpose(1, 2)

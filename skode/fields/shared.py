@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from skode._typing import Weights
+from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields._base import AbstractField, normal
 from skode.fields._bound import differentiable
+from skode.fields._point import PointNets, point_nets
 from skode.fields._shared import BoundShared
 
 
@@ -60,6 +61,10 @@ class SharedField(AbstractField):
 
     def bind(self, weights: Weights) -> BoundShared:
         return BoundShared(weights, self.activation, len(self.hidden), linear_skip=self.linear_skip)
+
+    def at_point(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
+        one = {name: value[None] for name, value in weights.items()}  # one network for all targets
+        return point_nets(one, self.activation, len(self.hidden), gain)
 
     def paths(self, weights: Weights) -> torch.Tensor:
         product = weights["W0"].abs()

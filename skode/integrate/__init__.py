@@ -5,6 +5,7 @@ from __future__ import annotations
 from skode.integrate.adjoint import AbstractSlope, SlopeStage, rk4_adjoint
 from skode.integrate.resolution import Doubling, Halving, double_step, halve_step
 from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
+from skode.integrate.single import PointSlope, TracedOne, trace_one
 from skode.integrate.solve import METHODS, integrate
 from skode.integrate.tracing import Traced, trace
 
@@ -14,9 +15,11 @@ __all__ = [
     "Doubling",
     "Halving",
     "Nodes",
+    "PointSlope",
     "Slope",
     "SlopeStage",
     "Traced",
+    "TracedOne",
     "double_step",
     "halve_step",
     "hermite",
@@ -24,4 +27,5 @@ __all__ = [
     "rk4",
     "rk4_adjoint",
     "trace",
+    "trace_one",
 ]

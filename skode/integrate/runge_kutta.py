@@ -114,7 +114,14 @@ def walk(
     if failed is not None:
         x = restart(x, x0, failed, n_steps)
     slopes.append(evaluate(slope, clock + n_steps * step, x, index))
-    return Nodes(torch.stack(states), torch.stack(slopes))
+    return Nodes(_stacked(states), _stacked(slopes))
+
+
+def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:
+    """One after the other in memory, with the axes of each in the order in which it has them."""
+    if parts[-1].mT.is_contiguous():  # fields put trajectories on the last axis
+        return torch.stack([part.mT for part in parts]).mT
+    return torch.stack(parts)
 
 
 @torch.no_grad()
@@ -124,6 +131,8 @@ def failed_steps(nodes: Nodes, bound: float) -> torch.Tensor | None:
     None where there is none: one look at the end, not one per step, so that a GPU need not be waited for. Step n,
     after the last, is its slope alone; n + 1 stands for never.
     """
+    if bool((nodes.states.abs().amax() <= bound) & nodes.slopes.sum().isfinite()):  # false for nan
+        return None
     bad = ~nodes.slopes.isfinite().all(dim=-1)  # (node, model, trajectory)
     bad[:-1] |= ~(nodes.states[1:].abs() <= bound).all(dim=-1)  # true for nan
     if not bool(bad.any()):

@@ -148,7 +148,7 @@ def _one_way(
             states[:, order[rows]] = answer
             held[:, order[rows]] = inside >= limit
         done, first = end, stop
-    failed_at = torch.where(failed < NEVER, failed.clamp(min=0) * step, torch.nan)
+    failed_at = torch.where(failed < NEVER, failed.clamp(min=0).to(x0.dtype) * step, torch.nan)
     return Traced(states, failed_at, held)
 
 

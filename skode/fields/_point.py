@@ -1,0 +1,101 @@
+"""Networks at one sample in numpy: a call of torch takes longer than the arithmetic of a small network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from skode._typing import AnyArray, FloatArray
+from skode.fields._activations import ACTIVATIONS
+
+AtPoint = Callable[[FloatArray, FloatArray], Any]
+"""(z, out) -> None: puts the slopes at z (source + 1,), whose last entry is 1, into out (target,)."""
+LARGEST = 2**20
+"""Entries of the first layers of all networks from which on the arithmetic takes longer than the calls."""
+
+
+class PointNets:
+    """Networks at given weights, for one sample at a time.
+
+    out = gain * (c + K z + W_L s(... s(W_0 z + b_0)) + sum_q (P_q . z)(R_q . z))
+
+    All that reads the sources is one product, biases among it, and all that adds up to slopes is another: zeros
+    between the networks cost less than a call for each. Answers are those of the torch fields up to rounding.
+
+    Parameters
+    ----------
+    weights : dict of arrays  # (net, ...)
+        One net for every target, or one for all.
+    activation : str
+    n_hidden : int
+        Number of hidden layers, one or more.
+    gain : array (target,)
+        Factor of every slope.
+    """
+
+    def __init__(self, weights: dict[str, AnyArray], activation: str, n_hidden: int, gain: FloatArray) -> None:
+        self.act = ACTIVATIONS[activation].in_place
+        w = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
+        n_nets, width, n_sources = w["W0"].shape
+        unit = gain.reshape(n_nets, -1, 1)  # (net, output, 1)
+        left, right = (w.get(name, np.zeros((n_nets, 0, n_sources))) for name in ("P", "R"))
+        last = w[f"W{n_hidden}"]
+        skip = _with_bias(unit * w.get("K", np.zeros((*last.shape[:2], n_sources))), unit * w[f"b{n_hidden}"].mT)
+        hidden = _with_bias(w["W0"], w["b0"].mT)
+        # The order in which what is added up at the end stands together: products, linear part, last hidden layer.
+        parts = [_with_bias(right), _with_bias(left), skip]
+        parts = [hidden, *parts] if n_hidden > 1 else [*parts, hidden]
+        self.entering = np.concatenate([part.reshape(-1, n_sources + 1) for part in parts])
+        self.n_products, self.n_linear = left[..., 0].size, gain.size
+        self.first = (n_nets, width)
+        self.middle = [(w[f"W{k}"], w[f"b{k}"].mT.copy()) for k in range(1, n_hidden)]
+        sums = [_diagonal(unit * np.ones((n_nets, 1, left.shape[1]))), np.eye(gain.size), _diagonal(unit * last)]
+        self.leaving = np.concatenate(sums, axis=1)
+
+    def open(self) -> AtPoint:
+        """The slopes as a function with memory of its own, for one thread."""
+        entering, leaving, middle, act = self.entering, self.leaving, self.middle, self.act
+        n_first, q = self.first[0] * self.first[1], self.n_products
+        before = n_first if middle else 0  # entries in front of the products
+        flat = np.empty(before + q + leaving.shape[1])
+        entered, added = flat[: len(entering)], flat[before + q :]
+        right, left = flat[before : before + q], added[:q]
+        hidden = flat[:n_first] if middle else flat[len(flat) - n_first :]
+        top = added[q + self.n_linear :].reshape(self.first[0], -1, 1)  # (net, unit, 1), of the last hidden layer
+        column = hidden.reshape(*self.first, 1)
+
+        def slopes(z: FloatArray, out: FloatArray) -> None:
+            np.dot(entering, z, out=entered)
+            act(hidden)
+            if q:
+                np.multiply(left, right, out=left)
+            if middle:
+                h = column
+                for matrix, bias in middle:
+                    h = matrix @ h
+                    h += bias
+                    act(h)
+                top[:] = h
+            np.dot(leaving, added, out=out)
+
+        return slopes
+
+
+def point_nets(weights: dict[str, AnyArray], activation: str, n_hidden: int, gain: FloatArray) -> PointNets | None:
+    """Networks for one sample at a time, as ``PointNets`` takes them; None where they are too large to be faster."""
+    return PointNets(weights, activation, n_hidden, gain) if weights["W0"].size <= LARGEST else None
+
+
+def _with_bias(rows: FloatArray, bias: FloatArray | float = 0.0) -> FloatArray:
+    """Rows (net, row, source) that also read the one at the end of z."""
+    return np.concatenate([rows, np.broadcast_to(bias, (*rows.shape[:2], 1))], axis=2)
+
+
+def _diagonal(blocks: FloatArray) -> FloatArray:
+    """Blocks (net, row, column) on the diagonal of one matrix."""
+    n, rows, columns = blocks.shape
+    matrix = np.zeros((n, rows, n, columns))
+    matrix[np.arange(n), :, np.arange(n)] = blocks
+    return matrix.reshape(n * rows, n * columns)
