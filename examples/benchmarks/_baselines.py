@@ -1,4 +1,4 @@
-"""What every model is compared with: forecasts and graphs that need no neural network."""
+"""What every model is compared with: forecasts that know no dynamics."""
 
 from __future__ import annotations
 
@@ -64,37 +64,3 @@ def start_or_mean(data: Split) -> np.ndarray:
     starts = np.concatenate([np.repeat(s[:1], len(s), axis=0) for s in data.states])
     stays = ((x - starts) ** 2).mean(axis=0) < x.var(axis=0)
     return np.where(stays, persistence(data), mean_trajectory(data))
-
-
-class Ridge(NamedTuple):
-    """A linear vector field from one-step changes."""
-
-    coefficients: np.ndarray  # (d, d), target by source, in standard units
-    forecast: np.ndarray
-
-
-def ridge(data: Split, strength: float = 1.0) -> Ridge:
-    """Ridge regression of (x_k+1 - x_k) / h on x_k, simulated by small Euler steps from the true start."""
-    x = np.concatenate([s[:-1] for s in data.states])
-    slopes = np.concatenate(
-        [np.diff(s, axis=0) / np.diff(t)[:, None] for s, t in zip(data.states, data.times, strict=True)]
-    )
-    mean, sd, unit = x.mean(axis=0), x.std(axis=0), slopes.std(axis=0)
-    z, target = (x - mean) / sd, (slopes - slopes.mean(axis=0)) / unit
-    b = np.linalg.solve(z.T @ z + strength * np.eye(z.shape[1]), z.T @ target)
-    state, out = data.test[:, 0].copy(), [data.test[:, 0]]
-    limit = 10 * np.abs(np.concatenate(data.states)).max()
-    for h in np.diff(data.test_times):
-        for _ in range(20):
-            slope = slopes.mean(axis=0) + unit * (((state - mean) / sd) @ b)
-            state = np.clip(state + h / 20 * slope, -limit, limit)
-        out.append(state.copy())
-    return Ridge(np.abs(b.T), np.stack(out, axis=1))
-
-
-def lagged_correlation(data: Split) -> np.ndarray:
-    """|correlation| of every state with the next change of every state.  # (target, source)."""
-    x = np.concatenate([s[:-1] for s in data.states])
-    change = np.concatenate([np.diff(s, axis=0) for s in data.states])
-    d = x.shape[1]
-    return np.abs(np.corrcoef(change.T, x.T)[:d, d:])
