@@ -146,6 +146,7 @@ def measure_fits(rounds: int, max_iter: int) -> list[Figure]:
     found = []
     systems = {
         "Lorenz-96, d 10, 20 x 30": make_lorenz96(random_state=0, noise=0.05),
+        "Lorenz-96, d 10, 20 x 50": make_lorenz96(n_times=50, random_state=0, noise=0.05),
         "Hill network, d 20, 20 x 30": make_hill_network(n_trajectories=20, n_times=30, noise=0.05, random_state=0),
     }
     for name, system in systems.items():
@@ -321,7 +322,7 @@ def main() -> None:
     rate, figures = calibration(arguments.rounds)
     sections: dict[str, Callable[[], list[Figure]]] = {
         **{name: partial(measure_steps, name, arguments.ways, arguments.rounds, rate) for name in arguments.works},
-        "fit": lambda: measure_fits(min(3, arguments.rounds), arguments.max_iter),
+        "fit": lambda: measure_fits(min(5, arguments.rounds), arguments.max_iter),
         "scaling": lambda: measure_scaling(min(3, arguments.rounds), most=4 if arguments.quick else 16),
         "predict": lambda: measure_predictions(arguments.rounds),
         **{f"size {d}": partial(measure_size, d, arguments.threads) for d in arguments.sizes},
