@@ -138,9 +138,9 @@ def n_steps_of(work: Work) -> int:
     return n
 
 
-def skode_step(work: Work, *, by_hand: bool = True, n_models: int = 1) -> Step:
+def skode_step(work: Work, *, by_hand: bool = True, n_models: int = 1, share: float = 1.0) -> Step:
     """All trajectories, and all models, in one batch of RK4 steps."""
-    dynamics, n_steps = dynamics_of(work), n_steps_of(work)
+    dynamics, n_steps = dynamics_of(work), round(share * n_steps_of(work))
     inputs, origin = torch.zeros(len(work.start), 0), torch.zeros(len(work.start))
     seen, ones, nobody = work.mask * torch.ones_like(work.targets), torch.ones(work.start.shape[-1]), origin.long() - 1
     windows = Windows(work.start, 0 * work.start, work.times, work.targets, seen, inputs, origin, nobody)
@@ -250,6 +250,7 @@ def diffrax_step(work: Work) -> Step:
 
 WAYS: dict[str, tuple[str, Callable[[Work], Step]]] = {
     "skode": ("torch", skode_step),
+    "skode, half the steps": ("torch", lambda work: skode_step(work, share=0.5)),
     "skode, autograd": ("torch", lambda work: skode_step(work, by_hand=False)),
     "torchdiffeq, loop": ("torchdiffeq", torchdiffeq_loop),
     "torchdiffeq, batched": ("torchdiffeq", torchdiffeq_batched),
