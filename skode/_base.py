@@ -227,7 +227,8 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
     def predict(self, X: Any, return_status: bool = False) -> Any:
         """Predict the states that rows ask for.
 
-        Every row is answered as if it had been asked alone, on a time grid fixed in ``fit``. Predictions are
+        Every row is answered as if it had been asked alone, on a time grid fixed in ``fit``; up to rounding, which
+        chaotic equations amplify far beyond the time at which they can be forecast. Predictions are
         always finite: a trajectory that fails or leaves the training box widened tenfold is held at the edge.
 
         Parameters

@@ -59,7 +59,7 @@ class Specification:
     learning_rate: float
     tol: float
     weight_decay: float
-    weighs: bool
+    by_evidence: bool  # whether the last stage takes the weight decay that the evidence asks for
     refit: bool
     rules: EdgeRules | None  # what is known of edges beforehand; None also until names are known
     device: torch.device
@@ -253,7 +253,7 @@ def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
         learning_rate=spec.learning_rate,
         tol=spec.tol,
         weight_decay=spec.weight_decay,
-        weighs=spec.weighs,
+        by_evidence=spec.by_evidence,
         widen=spec.widen,
         constraints=constraints_of(spec),
         method=spec.method,

@@ -52,7 +52,7 @@ class Options:
     learning_rate: float
     tol: float
     weight_decay: float
-    weighs: bool  # whether the last stage takes the decay that the evidence asks for
+    by_evidence: bool  # whether the last stage takes the decay that the evidence asks for
     widen: bool  # whether targets may get bilinear units in the refit
     constraints: Constraints | None  # what is known of edges beforehand
     method: str
@@ -171,7 +171,7 @@ class StageLosses:
             problem.rows,
             problem.matching,
             self.options.weight_decay,
-            problem.freedom if self.options.weighs else None,
+            problem.freedom if self.options.by_evidence else None,
         )
         self.weight_decay = matching.weight_decay[..., None, None].to(self.alpha.dtype)
         if SHIFT not in params:
