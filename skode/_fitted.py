@@ -10,13 +10,17 @@ import torch
 
 from skode._compact import compact, expand
 from skode._dynamics import Dynamics, RightHandSide, tensor
+from skode._points import PointsDynamics, points_dynamics
 from skode._scales import Scales, widened_box
-from skode._single import SingleDynamics, single_dynamics
 from skode._start_velocity import StartVelocity
 from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields import AbstractField
+from skode.integrate import TorchSteps, Walk
 
-_DERIVED = ("_ready", "single")
+BLOCK = {"cpu": 8, "cuda": 1024}
+"""Trajectories per call where steps are taken in torch: on a CPU as many as fill one vector of its widest registers,
+which matrix products treat alike (of 16 and 32 they do not), on a GPU as many as are hardly slower than one."""
+_DERIVED = ("_ready", "_points")
 """What is made of the rest when it is first asked for, and not pickled."""
 
 
@@ -102,9 +106,21 @@ class Fitted:
         return ready.along(tensor(inputs, ready.rate), tensor(origin, ready.rate))
 
     @cached_property
-    def single(self) -> SingleDynamics | None:
-        """The equation for one trajectory at a time; None for fields that are no faster so."""
-        return single_dynamics(self.dynamics, self.weights)
+    def _points(self) -> PointsDynamics | None:
+        return points_dynamics(self.dynamics, self.weights)
+
+    def steps(self, inputs: FloatArray, origin: FloatArray, device: torch.device) -> Walk:
+        """What steps along some trajectories, none of which changes a bit of another.
+
+        Parameters
+        ----------
+        inputs : array (trajectory, m), standard
+        origin : array (trajectory,), standard clock
+        device : torch.device
+        """
+        if device.type == "cpu" and self._points is not None:
+            return self._points.steps(inputs, origin)
+        return TorchSteps(self.slope(inputs, origin, device).value, BLOCK[device.type], device)
 
     @cached_property
     def box(self) -> FloatArray:

@@ -13,9 +13,8 @@ from skode._fitted import Fitted
 from skode._parallel import on_threads, one_torch_thread
 from skode._problem import Problem
 from skode._scales import widened_box
-from skode._single import SingleDynamics
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
-from skode.integrate import Slope, halve_step, integrate, trace, trace_one
+from skode.integrate import Slope, TorchSteps, halve_step, integrate, trace
 
 PREDICTION_TOLERANCE = 1e-4
 """Largest change of a predicted state, in standard deviations, when the step is halved, over a training window."""
@@ -56,36 +55,12 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
     -------
     Answers
     """
-    if len(questions.start) == 1 and fitted.method == "rk4" and fitted.single is not None:
-        return _alone(fitted, fitted.single, questions)
-    ready = fitted.slope(questions.inputs, questions.origin, device)
-    slope, like = ready.value, ready.rate
-    x0 = tensor(questions.start, like).unsqueeze(0)
-    trajectory = torch.as_tensor(questions.trajectory, device=device)
-    times = tensor(questions.times / fitted.scales.time_unit, like)
-    with one_torch_thread() if x0.numel() <= MOST_ENTRIES else nullcontext():
-        traced = trace(slope, x0, trajectory, times, step=fitted.step, box=tensor(fitted.box, like))
-    states = traced.states[0].cpu().numpy()
-    if fitted.method != "rk4":
-        states = _other_method(fitted, slope, x0, questions, states)
-    return Answers(
-        states=fitted.scales.user_states(states),
-        failed_at=traced.failed_at[0].cpu().numpy() * fitted.scales.time_unit,
-        held=traced.held[0].cpu().numpy(),
-    )
-
-
-def _alone(fitted: Fitted, single: SingleDynamics, questions: Questions) -> Answers:
-    """Rows of one trajectory, in numpy."""
-    scales = fitted.scales
-    slope = single.along(questions.inputs[0], float(questions.origin[0]))
-    times = questions.times / scales.time_unit
-    traced = trace_one(slope, questions.start[0], times, step=fitted.step, box=fitted.box)
-    return Answers(
-        states=scales.user_states(traced.states),
-        failed_at=np.array([traced.failed_at * scales.time_unit]),
-        held=traced.held,
-    )
+    scales, times = fitted.scales, questions.times / fitted.scales.time_unit
+    walk = fitted.steps(questions.inputs, questions.origin, device)
+    with one_torch_thread() if questions.start.size <= MOST_ENTRIES else nullcontext():
+        traced = trace(walk, questions.start, questions.trajectory, times, step=fitted.step, box=fitted.box)
+    states = traced.states if fitted.method == "rk4" else _other_method(fitted, questions, traced.states, device)
+    return Answers(scales.user_states(states), traced.failed_at * scales.time_unit, traced.held)
 
 
 def _only(slope: Slope, index: torch.Tensor) -> Slope:
@@ -93,10 +68,10 @@ def _only(slope: Slope, index: torch.Tensor) -> Slope:
     return lambda t, x, _: slope(t, x, index)
 
 
-def _other_method(
-    fitted: Fitted, slope: Slope, x0: torch.Tensor, questions: Questions, fallback: FloatArray
-) -> FloatArray:
+def _other_method(fitted: Fitted, questions: Questions, fallback: FloatArray, device: torch.device) -> FloatArray:
     """Solve by torchdiffeq where it succeeds; elsewhere keep what the fixed grid gave."""
+    ready = fitted.slope(questions.inputs, questions.origin, device)
+    slope, x0 = ready.value, tensor(questions.start, ready.rate).unsqueeze(0)
     out = fallback.copy()
     box = fitted.box
     tau = questions.times / fitted.scales.time_unit
@@ -131,20 +106,23 @@ def choose_step(dynamics: Dynamics, weights: Weights, problem: Problem) -> float
     like = next(iter(weights.values()))
     right = dynamics.slope(weights, windows.inputs.to(like), windows.origin.to(like))
     right.bound  # noqa: B018 (made once, for all threads)
-    box = tensor(widened_box(dynamics.scales), like)
+    start, times = windows.start.double().cpu().numpy(), windows.times.double().cpu().numpy()
+    box = widened_box(dynamics.scales)
 
     def halved(some: torch.Tensor) -> float:
+        here = right.along(right.inputs[some], right.origin[some])
+        rows = some.cpu().numpy()
         return halve_step(
-            right.along(right.inputs[some], right.origin[some]).value,
-            windows.start[some].to(like).unsqueeze(0),
-            torch.arange(len(some), device=like.device).repeat_interleave(windows.times.shape[1]),
-            windows.times[some].to(like).flatten(),
+            TorchSteps(here.value, device=like.device),
+            start[rows],
+            np.arange(len(rows)).repeat(times.shape[1]),
+            times[rows].ravel(),
             PREDICTION_TOLERANCE,
             step=1.0,
             box=box,
         ).step
 
-    every = torch.arange(len(windows.times), device=like.device)
-    few = max(FEWEST_WINDOWS, MOST_ENTRIES // windows.start.shape[1])
+    every = torch.arange(len(times), device=like.device)
+    few = max(FEWEST_WINDOWS, MOST_ENTRIES // start.shape[1])
     with one_torch_thread() if len(every) <= few else nullcontext():
         return min(on_threads(halved, torch.split(every, few)))

@@ -29,9 +29,14 @@ class StartVelocity:
     model: GaussianProcessRegressor
 
     def __call__(self, start: FloatArray, inputs: FloatArray) -> FloatArray:
-        """Velocities (trajectory, d) for positions (trajectory, d) and inputs (trajectory, m), all standard."""
-        predicted: FloatArray = self.model.predict(np.concatenate([start, inputs], axis=1))
-        return predicted.reshape(start.shape)
+        """Velocities (trajectory, d) for positions (trajectory, d) and inputs (trajectory, m), all standard.
+
+        One by one: products of many rows round otherwise, and a trajectory's start must not depend on the others.
+        """
+        sources, velocities = np.concatenate([start, inputs], axis=1), np.empty_like(start)
+        for k in range(len(sources)):
+            velocities[k] = self.model.predict(sources[k : k + 1])
+        return velocities
 
 
 def fit_start_velocity(prepared: Prepared) -> StartVelocity:

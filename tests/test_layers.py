@@ -121,11 +121,11 @@ ALLOWED: dict[str, set[str]] = {
     "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
     "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
-    "skode._single": TYPES | {"skode._dynamics", "skode.fields"},
-    "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._single", "skode._start_velocity"},
+    "skode._points": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
+    "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._points", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
     "skode._ranking": TYPES | {"skode._prepare"},
-    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._parallel", "skode._scales", "skode._single"},
+    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._parallel", "skode._scales"},
     "skode._fit": TYPES
     | PREPARED
     | PARTS
@@ -186,9 +186,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode.exceptions": set(),
     "skode._questions": FIT,
-    "skode._base": FIT
-    | TOOLS
-    | {"skode._compact", "skode._identifiability", "skode._questions", "skode.builders", "skode.exceptions"},
+    "skode._answering": FIT | TOOLS | {"skode._compact", "skode._questions", "skode.builders", "skode.exceptions"},
+    "skode._base": FIT | {"skode._answering", "skode._identifiability", "skode.exceptions"},
     "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
 }
@@ -196,6 +195,7 @@ ALLOWED: dict[str, set[str]] = {
 # Outside modules that only these may import. A model of scikit-learn is a tool like any other; what an
 # estimator or a search is made of belongs to the top.
 TOP = {
+    "skode._answering",
     "skode._base",
     "skode._forecast_split",
     "skode._parameters",
@@ -207,7 +207,7 @@ TOP = {
 }
 ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"skode.displays"},
-    "networkx": {"skode.graph", "skode._base", "skode.prior", "skode.stability"},
+    "networkx": {"skode.graph", "skode._answering", "skode.prior", "skode.stability"},
     "sklearn.base": TOP,
     "sklearn.metrics": TOP,
     "sklearn.model_selection": TOP,

@@ -5,7 +5,7 @@ from skode.fields._affine import Affine
 from skode.fields._base import AbstractField
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
 from skode.fields._folding import Folding
-from skode.fields._point import PointNets
+from skode.fields._points import PointNets
 from skode.fields.packed import PackedField
 from skode.fields.per_target import PerTargetField
 from skode.fields.shared import SharedField

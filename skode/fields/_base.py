@@ -9,7 +9,7 @@ import torch
 
 from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields._bound import AbstractBoundField, ByAutograd
-from skode.fields._point import PointNets
+from skode.fields._points import PointNets
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class AbstractField(ABC):
         """
         return ByAutograd(self.__call__, weights)
 
-    def at_point(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
-        """The field at one sample at a time, in numpy; None for fields that are no faster so.
+    def at_points(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
+        """The field at samples that never meet, in numpy; None for fields that are no faster so.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields._base import AbstractField, normal
 from skode.fields._bound import differentiable
 from skode.fields._per_target import BoundPerTarget
-from skode.fields._point import PointNets, point_nets
+from skode.fields._points import PointNets, point_nets
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PerTargetField(AbstractField):
     def bind(self, weights: Weights) -> BoundPerTarget:
         return BoundPerTarget(weights, self.activation, len(self.hidden), self.entries)
 
-    def at_point(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
+    def at_points(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
         return point_nets(weights, self.activation, len(self.hidden), gain)
 
     def paths(self, weights: Weights) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields._base import AbstractField, normal
 from skode.fields._bound import differentiable
-from skode.fields._point import PointNets, point_nets
+from skode.fields._points import PointNets, point_nets
 from skode.fields._shared import BoundShared
 
 
@@ -62,7 +62,7 @@ class SharedField(AbstractField):
     def bind(self, weights: Weights) -> BoundShared:
         return BoundShared(weights, self.activation, len(self.hidden), linear_skip=self.linear_skip)
 
-    def at_point(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
+    def at_points(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
         one = {name: value[None] for name, value in weights.items()}  # one network for all targets
         return point_nets(one, self.activation, len(self.hidden), gain)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from skode.integrate.adjoint import AbstractSlope, SlopeStage, rk4_adjoint
 from skode.integrate.resolution import Doubling, Halving, double_step, halve_step
 from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
-from skode.integrate.single import PointSlope, TracedOne, trace_one
 from skode.integrate.solve import METHODS, integrate
 from skode.integrate.tracing import Traced, trace
+from skode.integrate.walks import NumpySteps, PointSlope, TorchSteps, Walk, Walked
 
 __all__ = [
     "METHODS",
@@ -15,11 +15,14 @@ __all__ = [
     "Doubling",
     "Halving",
     "Nodes",
+    "NumpySteps",
     "PointSlope",
     "Slope",
     "SlopeStage",
+    "TorchSteps",
     "Traced",
-    "TracedOne",
+    "Walk",
+    "Walked",
     "double_step",
     "halve_step",
     "hermite",
@@ -27,5 +30,4 @@ __all__ = [
     "rk4",
     "rk4_adjoint",
     "trace",
-    "trace_one",
 ]

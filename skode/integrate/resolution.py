@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from skode._typing import FloatArray, IntArray
 from skode.integrate.runge_kutta import Slope
 from skode.integrate.solve import integrate
 from skode.integrate.tracing import trace
+from skode.integrate.walks import Walk
 
 
 class Doubling(NamedTuple):
@@ -24,7 +27,7 @@ class Halving(NamedTuple):
     """The step that step halving accepted."""
 
     step: float
-    error: float  # largest difference to half the step, in units of `scale`
+    error: float  # largest difference to half the step, in units of the states
     converged: bool
 
 
@@ -83,18 +86,15 @@ def double_step(
     return Doubling(*_refine(solve, measure, tolerance, scale, n_steps, max_steps))
 
 
-@torch.no_grad()
 def halve_step(
-    slope: Slope,
-    x0: torch.Tensor,
-    trajectory: torch.Tensor,
-    times: torch.Tensor,
+    walk: Walk,
+    x0: FloatArray,
+    trajectory: IntArray,
+    times: FloatArray,
     tolerance: float,
     *,
     step: float,
-    box: torch.Tensor,
-    origin: torch.Tensor | None = None,
-    scale: torch.Tensor | None = None,
+    box: FloatArray,
     max_halvings: int = 6,
 ) -> Halving:
     """Halve the step of `trace` until half the step changes no row by more than the tolerance.
@@ -105,14 +105,12 @@ def halve_step(
 
     Parameters
     ----------
-    slope, x0, trajectory, times, box, origin
+    walk, x0, trajectory, times, box
         As for `trace`.
     tolerance : float
-        Largest difference accepted, in units of `scale`.
+        Largest difference accepted, in units of the states.
     step : float
         The first step tried.
-    scale : tensor, shape (state,), default None
-        Unit of difference for each state, positive; None is 1.
     max_halvings : int, default 6
         How often the step may be halved; if that does not meet the tolerance, `converged` is False.
 
@@ -123,34 +121,33 @@ def halve_step(
 
     Examples
     --------
-    >>> import torch
-    >>> x0 = torch.ones(1, 1, 1, dtype=torch.float64)
-    >>> box = torch.tensor([[-2.0], [2.0]], dtype=torch.float64)
-    >>> rows = torch.tensor([0]), torch.tensor([3.0], dtype=torch.float64)
-    >>> halve_step(lambda t, x, index: -x, x0, *rows, 1e-6, step=1.0, box=box).step
+    >>> import numpy as np
+    >>> from skode.integrate import TorchSteps
+    >>> decay, box = TorchSteps(lambda t, x, index: -x), np.array([[-2.0], [2.0]])
+    >>> halve_step(decay, np.ones((1, 1)), np.array([0]), np.array([3.0]), 1e-6, step=1.0, box=box).step
     0.125
     """
 
-    def solve(n: int, rows: torch.Tensor) -> torch.Tensor:
-        traced = trace(slope, x0, trajectory[rows], times[rows], step=step / n, box=box, origin=origin)
-        return torch.where(traced.held[..., None], torch.nan, traced.states)
+    def solve(n: int, rows: IntArray) -> FloatArray:
+        traced = trace(walk, x0, trajectory[rows], times[rows], step=step / n, box=box)
+        return np.where(traced.held[:, None], np.nan, traced.states)
 
-    n, last, rows = 1, 2**max_halvings, torch.arange(len(times), device=times.device)
+    n, last, rows = 1, 2**max_halvings, np.arange(len(times))
     coarse = solve(n, rows)
     while True:
         fine = solve(2 * n, rows)
-        difference = ((coarse - fine).abs() / (1.0 if scale is None else scale)).nan_to_num(nan=torch.inf)
-        lost = ~coarse.isfinite() & ~fine.isfinite()
+        difference = np.nan_to_num(np.abs(coarse - fine), nan=np.inf)
+        lost = ~np.isfinite(coarse) & ~np.isfinite(fine)
         if lost.any():
-            some = lost.any(dim=-1).any(dim=0)
-            never = lost[:, some] & ~solve(last, rows[some]).isfinite()
-            difference[:, some] = torch.where(never, 0.0, difference[:, some])
-        by_row = difference.amax(dim=(0, 2)) if difference.numel() else difference.new_zeros(len(rows))
-        error = float(by_row.amax()) if len(rows) else 0.0
+            some = lost.any(axis=1)
+            never = lost[some] & ~np.isfinite(solve(last, rows[some]))
+            difference[some] = np.where(never, 0.0, difference[some])
+        by_row = difference.max(axis=1, initial=0.0)
+        error = float(by_row.max(initial=0.0))
         if error <= tolerance or 2 * n > last:
             return Halving(step / n, error, error <= tolerance)
-        kept = torch.isin(trajectory[rows], trajectory[rows[by_row > tolerance]])
-        n, rows, coarse = 2 * n, rows[kept], fine[:, kept]
+        kept = np.isin(trajectory[rows], trajectory[rows[by_row > tolerance]])
+        n, rows, coarse = 2 * n, rows[kept], fine[kept]
 
 
 def _refine(

@@ -1,4 +1,4 @@
-"""Networks at one sample in numpy: a call of torch takes longer than the arithmetic of a small network."""
+"""Networks at samples that never meet, in numpy: a call of torch takes longer than a small network's arithmetic."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import numpy as np
 from skode._typing import AnyArray, FloatArray
 from skode.fields._activations import ACTIVATIONS
 
-AtPoint = Callable[[FloatArray, FloatArray], Any]
-"""(z, out) -> None: puts the slopes at z (source + 1,), whose last entry is 1, into out (target,)."""
-LARGEST = 2**20
+AtPoints = Callable[[FloatArray], Any]
+"""(out) -> None: puts slopes into out (sample, target)."""
+LARGEST = 2**17
 """Entries of the first layers of all networks from which on the arithmetic takes longer than the calls."""
 
 
 class PointNets:
-    """Networks at given weights, for one sample at a time.
+    """Networks at given weights, every sample by itself.
 
     out = gain * (c + K z + W_L s(... s(W_0 z + b_0)) + sum_q (P_q . z)(R_q . z))
 
     All that reads the sources is one product, biases among it, and all that adds up to slopes is another: zeros
-    between the networks cost less than a call for each. Answers are those of the torch fields up to rounding.
+    between the networks cost less than a call for each. Products are of a matrix and a vector, sample after sample, so
+    that a sample's slopes are the same to the last bit, whichever others are there. They are those of the torch fields
+    up to rounding.
 
     Parameters
     ----------
@@ -54,20 +56,32 @@ class PointNets:
         sums = [_diagonal(unit * np.ones((n_nets, 1, left.shape[1]))), np.eye(gain.size), _diagonal(unit * last)]
         self.leaving = np.concatenate(sums, axis=1)
 
-    def open(self) -> AtPoint:
-        """The slopes as a function with memory of its own, for one thread."""
+    @property
+    def n_entries(self) -> int:
+        """Numbers that one sample needs room for."""
+        return int(len(self.entering) + self.leaving.shape[1])
+
+    def open(self, z: FloatArray) -> AtPoints:
+        """The slopes at samples as a function with memory of its own, for one thread.
+
+        Parameters
+        ----------
+        z : array (sample, source + 1)
+            Read at every call; the last column is 1.
+        """
         entering, leaving, middle, act = self.entering, self.leaving, self.middle, self.act
         n_first, q = self.first[0] * self.first[1], self.n_products
         before = n_first if middle else 0  # entries in front of the products
-        flat = np.empty(before + q + leaving.shape[1])
-        entered, added = flat[: len(entering)], flat[before + q :]
-        right, left = flat[before : before + q], added[:q]
-        hidden = flat[:n_first] if middle else flat[len(flat) - n_first :]
-        top = added[q + self.n_linear :].reshape(self.first[0], -1, 1)  # (net, unit, 1), of the last hidden layer
-        column = hidden.reshape(*self.first, 1)
+        flat = np.empty((len(z), before + q + leaving.shape[1]))
+        entered, added = flat[:, : len(entering)], flat[:, before + q :]
+        right, left = flat[:, before : before + q], added[:, :q]
+        hidden = flat[:, :n_first] if middle else flat[:, flat.shape[1] - n_first :]
+        top = added[:, q + self.n_linear :].reshape(len(z), self.first[0], -1, 1)  # of the last hidden layer
+        column = hidden.reshape(len(z), *self.first, 1)  # (sample, net, unit, 1)
+        read, put, sums = z[..., None], entered[..., None], added[..., None]
 
-        def slopes(z: FloatArray, out: FloatArray) -> None:
-            np.dot(entering, z, out=entered)
+        def slopes(out: FloatArray) -> None:
+            np.matmul(entering, read, out=put)
             act(hidden)
             if q:
                 np.multiply(left, right, out=left)
@@ -78,13 +92,13 @@ class PointNets:
                     h += bias
                     act(h)
                 top[:] = h
-            np.dot(leaving, added, out=out)
+            np.matmul(leaving, sums, out=out[..., None])
 
         return slopes
 
 
 def point_nets(weights: dict[str, AnyArray], activation: str, n_hidden: int, gain: FloatArray) -> PointNets | None:
-    """Networks for one sample at a time, as ``PointNets`` takes them; None where they are too large to be faster."""
+    """Networks as ``PointNets`` takes them; None where they are too large to be faster so."""
     return PointNets(weights, activation, n_hidden, gain) if weights["W0"].size <= LARGEST else None
 
 
