@@ -173,6 +173,14 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        if fitted.n_strays:
+            warnings.warn(
+                "Forecasts of the training data should stay near it; from observed starts "
+                f"{fitted.n_strays} of them leave its range, widened by half, within 80 intervals. Others will do so "
+                "too: ask for shorter times, fit more trajectories, or raise weight_decay.",
+                DivergedPredictionWarning,
+                stacklevel=3,
+            )
         return self
 
     def _tell_apart(self, fitted: Fitted, reading: Reading) -> None:
