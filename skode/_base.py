@@ -175,9 +175,9 @@ class AbstractNODERegressor(RegressorMixin, BaseEstimator, ABC):
             )
         if fitted.n_strays:
             warnings.warn(
-                "Forecasts of the training data should stay near it; from observed starts "
-                f"{fitted.n_strays} of them leave its range, widened by half, within 80 intervals. Others will do so "
-                "too: ask for shorter times, fit more trajectories, or raise weight_decay.",
+                f"Forecasts of the training data should stay near it; got {fitted.n_strays} from observed starts that "
+                "left its range, widened by half, within 80 intervals. Others will do so too: ask for shorter times, "
+                "fit more trajectories, or raise weight_decay.",
                 DivergedPredictionWarning,
                 stacklevel=3,
             )
