@@ -152,6 +152,14 @@ class AbstractNODERegressor(FittedNODERegressor, ABC):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        if fitted.n_strays:
+            warnings.warn(
+                f"Forecasts of the training data should stay near it; got {fitted.n_strays} from observed starts that "
+                "left its range, widened by half, within 80 intervals. Others will do so too: ask for shorter times, "
+                "fit more trajectories, or raise weight_decay.",
+                DivergedPredictionWarning,
+                stacklevel=3,
+            )
         return self
 
     def _tell_apart(self, fitted: Fitted, reading: Reading) -> None:

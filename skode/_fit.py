@@ -21,8 +21,9 @@ from skode._layout import Layout
 from skode._parts import train_in_parts
 from skode._predict import choose_step
 from skode._prepare import Prepared, prepare
-from skode._problem import Problem, build_problem
+from skode._problem import Problem, Starts, build_problem
 from skode._ranking import rank
+from skode._reach import Forecasts, Reached, reach
 from skode._stage import Options
 from skode._start_velocity import StartVelocity, fit_start_velocity
 from skode._steady import SteadyRows
@@ -127,7 +128,22 @@ def fit_batch(
     prepared, dynamics, problem = set_up(trajectories, spec, steady)
     trained = train_in_parts(dynamics, spec.penalty, problem, batch, options_of(spec, recipe_of(spec)))
     head = start_velocity_of(spec, prepared)
-    return [fitted_model(model, trained, prepared, problem, spec, head) for model in range(batch.n_models)]
+    models = [reached(trained.only(model), prepared, problem, spec) for model in range(batch.n_models)]
+    return [fitted_model(0, one.trained, prepared, problem, spec, head, one.own) for one in models]
+
+
+def reached(trained: Trained, prepared: Prepared, problem: Problem, spec: Specification) -> Reached:
+    """One trained model, or what longer windows made of it where its own forecasts leave the data."""
+    return reach(
+        trained,
+        prepared,
+        options_of(spec, recipe_of(spec)),
+        time_dependent=spec.time_dependent,
+        step=partial(choose_step, problem=problem),
+        problem=lambda length: build_problem(
+            prepared, window=length, starts="observed", dtype=spec.dtype, device=spec.device
+        ),
+    )
 
 
 class FittedAdditive(NamedTuple):
@@ -266,9 +282,8 @@ def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
 
 def problem_of(spec: Specification, prepared: Prepared) -> Problem:
     """Prepared data as tensors, where and how a specification wants them."""
-    return build_problem(
-        prepared, window=WINDOW, refine_start=not spec.initial_exact, dtype=spec.dtype, device=spec.device
-    )
+    starts: Starts = "given" if spec.initial_exact else "refined"
+    return build_problem(prepared, window=WINDOW, starts=starts, dtype=spec.dtype, device=spec.device)
 
 
 def fitted_model(
@@ -278,6 +293,7 @@ def fitted_model(
     problem: Problem,
     spec: Specification,
     head: StartVelocity | None,
+    own: Forecasts | None = None,
 ) -> Fitted:
     """One model of a trained batch, as numpy arrays and plain data."""
     dynamics = Dynamics(trained.field, prepared.scales, spec.time_dependent)
@@ -293,13 +309,14 @@ def fitted_model(
         weights={name: value[0].cpu().numpy() for name, value in weights.items()},
         start_velocity=head,
         start=prepared.courses[0].path[prepared.courses[0].given],
-        step=choose_step(dynamics, weights, problem),
+        step=choose_step(dynamics, weights, problem) if own is None else own.step,
         method=spec.method,
         matrix=dependencies.matrix,
         scores=scores if spec.rules is None else np.where(spec.rules.closed, 0.0, scores),
         effect=dependencies.effect,
         sign=dependencies.sign,
         alpha_max=float(trained.alpha_max[model]),
+        n_strays=0 if own is None else own.strays,
         status="diverged" if failed else "converged" if done else "max_iter",
         n_iter=sum(report.n_iter for report in trained.history.values()),
         history={

@@ -53,6 +53,8 @@ class Fitted:
     n_iter : int
     history : dict
         Per stage: loss, n_edges, status, n_iter and seconds.
+    n_strays : int
+        Windows of the training data whose forecasts leave the range of the data.
     """
 
     field: AbstractField
@@ -72,6 +74,7 @@ class Fitted:
     n_iter: int
     history: dict[str, dict[str, Any]]
     confidence: FloatArray | None = None
+    n_strays: int = 0
 
     @property
     def dynamics(self) -> Dynamics:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from skode._dynamics import tensor
-from skode._prepare import LONG_GAP, Prepared
+from skode._prepare import LONG_GAP, Course, Prepared
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.objectives import Rows, Windows, matching_scale, window_scale
 
@@ -34,8 +34,13 @@ class Problem(NamedTuple):
     freedom: torch.Tensor  # (target,) independent data in the rows
 
 
+Starts = Literal["refined", "given", "observed"]
+"""Where windows start: on the smoothed path; there, but for given starts, which are exact; or all where they were
+observed, as forecasts do."""
+
+
 def build_problem(
-    prepared: Prepared, *, window: int, refine_start: bool, dtype: torch.dtype, device: torch.device
+    prepared: Prepared, *, window: int, starts: Starts, dtype: torch.dtype, device: torch.device
 ) -> Problem:
     """Move prepared data to the device and set a part of it aside.
 
@@ -48,8 +53,7 @@ def build_problem(
     prepared : Prepared
     window : int
         Intervals per window.
-    refine_start : bool
-        Whether windows at the given start use its smoothed value and may correct it.
+    starts : {"refined", "given", "observed"}
     dtype : torch.dtype
     device : torch.device
 
@@ -61,13 +65,13 @@ def build_problem(
     held = _held_blocks(prepared, window)
     rows = every_row(prepared, like)
     row_held = torch.as_tensor(held, device=device)
-    pieces = _window_pieces(prepared, window, refine_start)
+    pieces = _window_pieces(prepared, window, starts)
     owner = prepared.interval_trajectory
     first_row = np.searchsorted(owner[owner >= 0], np.arange(len(prepared.courses)))
     window_held = held[[first_row[piece.trajectory] + piece.start for piece in pieces]]
     apart = torch.as_tensor(window_held, device=device)
     windows = _windows(prepared, pieces, like)
-    trajectories = _windows(prepared, _whole_pieces(prepared, refine_start), like)
+    trajectories = _windows(prepared, _whole_pieces(prepared, starts), like)
     some = bool(window_held.any()) and not bool(window_held.all())
     noise = tensor(prepared.noise, like) ** 2
     knots = prepared.knot_sources
@@ -93,6 +97,16 @@ def every_row(prepared: Prepared, like: torch.Tensor) -> Rows:
     """All interval rows, none set aside."""
     arrays = (prepared.nodes, prepared.quadrature, prepared.slopes, prepared.slope_weights)
     return Rows(*(tensor(array, like) for array in arrays))
+
+
+def forecasts(prepared: Prepared, length: int, like: torch.Tensor) -> Windows:
+    """What users will ask for: windows of all trajectories from their observations on, none set aside."""
+    return _windows(prepared, _window_pieces(prepared, length, "observed"), like)
+
+
+def longest(prepared: Prepared) -> int:
+    """Intervals of the longest trajectory."""
+    return max(len(course.times) for course in prepared.courses) - 1
 
 
 def _held_blocks(prepared: Prepared, window: int) -> BoolArray:
@@ -125,10 +139,10 @@ class _Piece(NamedTuple):
     trajectory: int
     start: int  # knot at which the solve starts
     knots: IntArray
-    exact: bool  # whether it starts exactly where the user said
+    exact: bool  # whether it starts exactly where the user said, or the observation
 
 
-def _window_pieces(prepared: Prepared, length: int, refine_start: bool) -> list[_Piece]:
+def _window_pieces(prepared: Prepared, length: int, starts: Starts) -> list[_Piece]:
     """Consecutive windows of ``length`` intervals that share their end points; none spans a long gap."""
     pieces = []
     for k, course in enumerate(prepared.courses):
@@ -136,14 +150,15 @@ def _window_pieces(prepared: Prepared, length: int, refine_start: bool) -> list[
         for run in np.split(np.arange(len(course.times)), gaps):
             for first in range(0, len(run) - 1, length):
                 knots = run[first : first + length + 1]
-                pieces.append(_Piece(k, int(knots[0]), knots, knots[0] == course.given and not refine_start))
+                exact = starts == "observed" or (starts == "given" and knots[0] == course.given)
+                pieces.append(_Piece(k, int(knots[0]), knots, exact))
     return pieces
 
 
-def _whole_pieces(prepared: Prepared, refine_start: bool) -> list[_Piece]:
+def _whole_pieces(prepared: Prepared, starts: Starts) -> list[_Piece]:
     """Whole trajectories, forwards and backwards from the given start."""
     return [
-        _Piece(k, course.given, np.arange(len(course.times)), not refine_start)
+        _Piece(k, course.given, np.arange(len(course.times)), starts != "refined")
         for k, course in enumerate(prepared.courses)
         if len(course.times) > 1
     ]
@@ -175,9 +190,19 @@ def _windows(prepared: Prepared, pieces: list[_Piece], like: torch.Tensor) -> Wi
             weight = np.where(here[:, None], weight.max(axis=0), weight)
         weights[row, :n] = weight
         targets[row, :n] = np.where(weight > 0, observed, 0.0)
-        start[row] = course.start if piece.exact else course.path[piece.start]
+        start[row] = _seen(course, piece.start) if piece.exact else course.path[piece.start]
         spread[row] = 0.0 if piece.exact else free
         clock[row] = prepared.origin[piece.trajectory] + course.times[piece.start] * tick
     inputs = prepared.inputs[[piece.trajectory for piece in pieces]]
     arrays = (start, spread, times, targets, weights, inputs, clock)
     return Windows(*[tensor(array, like) for array in arrays] + [torch.as_tensor(after, device=like.device)])
+
+
+def _seen(course: Course, knot: int) -> FloatArray:
+    """The state that the user gave or observed at a knot; what was not observed is that of the path.  # (s,)"""
+    if knot == course.given:
+        return course.start
+    state: FloatArray = course.path[knot].copy()
+    seen = np.flatnonzero(course.weights[knot] > 0)
+    state[seen] = course.observed[knot][seen]
+    return state

@@ -19,6 +19,7 @@ from skode._fit import (
     fit_additive,
     fitted_model,
     options_of,
+    reached,
     set_up,
     start_velocity_of,
 )
@@ -137,7 +138,8 @@ def select(
     )
     refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
     head = start_velocity_of(spec, prepared)
-    fitted = fitted_model(0, refitted, prepared, problem, spec, head)
+    far = reached(refitted, prepared, problem, spec)
+    fitted = fitted_model(0, far.trained, prepared, problem, spec, head, far.own)
     if confidence is not None:
         fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
     matrices = [

@@ -37,6 +37,8 @@ STEP_TOLERANCE = 2e-3
 What steps add to the loss is its square: a hundredth of what noise of 2 % leaves."""
 LARGEST_GRID = 16
 """Most steps per observation in a training solve."""
+FIRST = 5
+"""Intervals of a window on which the steps of its solve are chosen."""
 STIFFNESS = 5.0
 """How much more a jump between two windows costs than an error of the same size at an observation."""
 SHIFT = "start.shift"
@@ -108,7 +110,7 @@ class StageLosses:
             return params
         windows = self.problem.windows if self.stage.objective == "windows" else self.problem.trajectories
         self.n_steps = self._grid(params, windows)
-        if self.stage.objective == "trajectory" and self.options.initial_exact:
+        if not self.stage.corrects or (self.stage.objective == "trajectory" and self.options.initial_exact):
             return params
         n_models = self.alpha.shape[0]
         return {**params, SHIFT: torch.zeros_like(windows.start).expand(n_models, -1, -1).clone()}
@@ -246,9 +248,16 @@ class StageLosses:
         return rows.select(torch.randint(n_rows, (MINIBATCH,), generator=self.shuffle).to(rows.slopes.device))
 
     def _grid(self, params: Weights, windows: Windows) -> int:
-        """Steps per solve: doubled until states stand still, starting from one step per observation."""
+        """Steps per solve: doubled until states stand still, starting from one step per observation.
+
+        Of long windows the first intervals tell: a solution that later runs away never stands still.
+        """
         weights = self._masked(self.penalty.weights(self.dynamics.field, params))
-        n_times = max(2, windows.times.shape[1] - 1)
+        n_intervals = windows.times.shape[1] - 1
+        if self.stage.objective == "windows" and n_intervals > FIRST:
+            first = windows._replace(times=windows.times[:, : FIRST + 1])
+            return -(-self._grid(params, first) * n_intervals // FIRST)
+        n_times = max(2, n_intervals)
         slope = self.dynamics.slope(weights, windows.inputs, windows.origin).value
         start = windows.start.expand(self.alpha.shape[0], -1, -1)
         found = double_step(

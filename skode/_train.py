@@ -57,6 +57,27 @@ class Trained(NamedTuple):
     history: dict[str, StageReport]
     alpha_max: torch.Tensor  # (model,)
 
+    def only(self, model: int) -> Trained:
+        """One of the models."""
+        one = slice(model, model + 1)
+        reports = {
+            name: report._replace(
+                loss=report.loss[:, one],
+                n_edges=report.n_edges[one],
+                converged=report.converged[one],
+                failed=report.failed[one],
+            )
+            for name, report in self.history.items()
+        }
+        return Trained(
+            self.field,
+            {name: value[one] for name, value in self.weights.items()},
+            {name: value[one] for name, value in self.params.items()},
+            self.pilot[one],
+            reports,
+            self.alpha_max[one],
+        )
+
 
 def train(
     dynamics: Dynamics,

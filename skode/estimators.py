@@ -242,6 +242,8 @@ class SparseNODERegressor(AbstractNODERegressor):
         -----
         ConvergenceWarning
             If iterations ran out, or the fit diverged and the last finite weights were kept.
+        DivergedPredictionWarning
+            If forecasts of the training data leave its range, after training on longer windows too.
         IdentifiabilityWarning
             Once, with the reasons, where the data cannot tell edges apart.
         """

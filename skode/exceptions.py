@@ -8,4 +8,7 @@ class IdentifiabilityWarning(UserWarning):
 
 
 class DivergedPredictionWarning(UserWarning):
-    """A predicted trajectory failed or left the training box widened tenfold, and is held at its edge."""
+    """A predicted trajectory failed or left the training box widened tenfold, and is held at its edge.
+
+    In ``fit``: forecasts of the training data leave its range, if by less.
+    """

@@ -37,6 +37,8 @@ class Stage:
         iterations.
     settles : bool
         Whether the fit only counts as converged if this stage did.
+    corrects : bool
+        Whether the starts of windows may be corrected; else they are what was observed.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Stage:
     widens: bool = False
     second_order: bool = False
     settles: bool = False
+    corrects: bool = True
 
 
 STAGED: tuple[Stage, ...] = (
@@ -65,6 +68,13 @@ AFRESH: tuple[Stage, ...] = (replace(STAGED[3], share=0.32), STAGED[4])
 
 With the share of ``STAGED`` the supports that folds choose lack weak edges (Van der Pol and a food web: F1 .92 and .93
 in place of 1 and .95); with twice as much they are level."""
+
+REACH: dict[int, Stage] = {
+    length: Stage(f"windows-{length}", "windows", share, frozen=True, second_order=True, corrects=False)
+    for length, share in {10: 0.06, 20: 0.06, 40: 0.12, 80: 0.12}.items()
+}
+"""Intervals per window, and the stage: how a fit goes on whose own forecasts leave the range of the data. A quarter of
+the finish for the way, and half of it where windows are as long as forecasts."""
 
 TRAJECTORY: tuple[Stage, ...] = (Stage("trajectory", "trajectory", 1.0, press="uniform", settles=True),)
 """Through the solver from x0 with the penalty on from the start, as in the paper."""

@@ -117,7 +117,10 @@ class Best:
         if self.parts is None:
             return self.vector
         rise = loss - self.parts
-        level = rise.mean(1) <= rise.std(1) / rise.shape[1] ** 0.5  # False for a single part, and where all failed
+        n_parts = rise.shape[1]
+        if n_parts < 2:
+            return self.vector
+        level = rise.mean(1) <= rise.std(1) / n_parts**0.5  # False where all failed
         return torch.where(level[:, None], vector, self.vector)
 
     @property

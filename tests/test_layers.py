@@ -120,6 +120,9 @@ ALLOWED: dict[str, set[str]] = {
     "skode._threads": TYPES | PARTS,
     "skode._train": TYPES | PARTS | {"skode._capacity", "skode._constraints", "skode._stage", "skode._threads"},
     "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
+    "skode._reach": TYPES
+    | PARTS
+    | {"skode._parallel", "skode._parts", "skode._prepare", "skode._stage", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
     "skode._points": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._points", "skode._start_velocity"},
@@ -139,6 +142,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._parts",
         "skode._predict",
         "skode._ranking",
+        "skode._reach",
         "skode._stage",
         "skode._start_velocity",
         "skode._train",
