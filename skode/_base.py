@@ -35,7 +35,7 @@ from skode._validation import (
     explained,
     warn_backwards,
 )
-from skode.exceptions import IdentifiabilityWarning
+from skode.exceptions import DivergedPredictionWarning, IdentifiabilityWarning
 
 
 class Reading(NamedTuple):

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 
 from skode._batch import Batch
-from skode._dynamics import Dynamics, tensor
+from skode._dynamics import Dynamics
 from skode._parallel import one_torch_thread
 from skode._parts import train_in_parts
 from skode._prepare import Prepared
 from skode._problem import Problem, forecasts, longest
+from skode._scales import Scales
 from skode._stage import Options
 from skode._train import Trained
-from skode._typing import Weights
-from skode.integrate import trace
+from skode._typing import BoolArray, FloatArray, Weights
+from skode.integrate import TorchSteps, trace
 from skode.objectives import Windows
 from skode.penalties import NoPenalty
 from skode.recipe import REACH
@@ -140,33 +141,38 @@ def forecast(dynamics: Dynamics, weights: Weights, windows: Windows, prepared: P
     """
     n_windows, n_times, d = windows.targets.shape
     slope = dynamics.slope(weights, windows.inputs, windows.origin)
-    owner = torch.arange(n_windows, device=windows.start.device)
+    scales, targets, seen = prepared.scales, windows.targets.cpu().numpy(), windows.weights.cpu().numpy()
     with one_torch_thread():
         traced = trace(
-            slope.value,
-            windows.start.unsqueeze(0),
-            owner.repeat_interleave(n_times),
-            windows.times.flatten(),
+            TorchSteps(slope.value, device=slope.rate.device),
+            windows.start.cpu().numpy(),
+            np.arange(n_windows).repeat(n_times),
+            windows.times.cpu().numpy().ravel(),
             step=min(1.0, COARSE * step),
-            box=data_box(windows, prepared),
+            box=data_box(targets, seen > 0, scales),
         )
-    states = traced.states[0].view(n_windows, n_times, -1)[..., :d]
-    moving = torch.as_tensor(prepared.scales.moving, device=states.device)
-    weight = windows.weights * moving
-    errors = (weight * (windows.targets - states) ** 2).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-30)
-    return Forecasts(int((~traced.failed_at[0].isnan()).sum()), float(errors.sqrt().mean()), step)
+    states, weight = traced.states.reshape(n_windows, n_times, -1)[..., :d], seen * scales.moving
+    errors = (weight * (targets - states) ** 2).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1e-30)
+    return Forecasts(int(np.isfinite(traced.failed_at).sum()), float(np.sqrt(errors).mean()), step)
 
 
-def data_box(windows: Windows, prepared: Prepared) -> torch.Tensor:
-    """Edges of the box of paths and observations widened by half; none for constant states.  # (2, state)"""
-    scales, d = prepared.scales, windows.targets.shape[-1]
-    seen = windows.weights > 0
-    box = tensor(np.stack([scales.low, scales.high]), windows.start)
-    for row, away, outermost in ((0, torch.inf, torch.minimum), (1, -torch.inf, torch.maximum)):
-        observed = torch.where(seen, windows.targets, away).flatten(0, 1)
-        edge = observed.amin(0) if row == 0 else observed.amax(0)
-        box[row, :d] = outermost(box[row, :d], edge)
-    centre, half = box.mean(0), 0.5 * (box[1] - box[0])
-    moving = torch.as_tensor(np.tile(scales.moving, scales.order), device=box.device)
-    far = torch.where(moving, WIDER * half, torch.inf)
-    return torch.stack([centre - far, centre + far])
+def data_box(targets: FloatArray, seen: BoolArray, scales: Scales) -> FloatArray:
+    """Edges of the box of paths and observations widened by half; none for constant states.
+
+    Parameters
+    ----------
+    targets : array (window, time, d), standard
+    seen : bool array (window, time, d)
+        Which of them were observed.
+    scales : Scales
+
+    Returns
+    -------
+    array (2, s)
+    """
+    d, (low, high) = targets.shape[-1], np.stack([scales.low, scales.high])
+    low[:d] = np.minimum(low[:d], np.where(seen, targets, np.inf).min((0, 1)))
+    high[:d] = np.maximum(high[:d], np.where(seen, targets, -np.inf).max((0, 1)))
+    centre, half = 0.5 * (low + high), 0.5 * (high - low)
+    far = np.where(np.tile(scales.moving, scales.order), WIDER * half, np.inf)
+    return np.stack([centre - far, centre + far])

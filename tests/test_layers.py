@@ -122,7 +122,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
     "skode._reach": TYPES
     | PARTS
-    | {"skode._parallel", "skode._parts", "skode._prepare", "skode._stage", "skode._train"},
+    | {"skode._parallel", "skode._parts", "skode._prepare", "skode._scales", "skode._stage", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepare"},
     "skode._points": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._points", "skode._start_velocity"},

@@ -84,6 +84,10 @@ def test_forecasts_start_from_what_was_observed_and_from_the_path_where_nothing_
     assert not windows.spread.any()
 
 
+def data_box_of(windows, scales):
+    return module.data_box(windows.targets.numpy(), windows.weights.numpy() > 0, scales)
+
+
 @pytest.mark.parametrize("rate, strays", [(-0.1, False), (0.1, True)])
 def test_a_linear_field_strays_where_it_grows_out_of_the_box(rate, strays):
     times = np.arange(30.0)
@@ -105,7 +109,7 @@ def test_a_linear_field_strays_where_it_grows_out_of_the_box(rate, strays):
         assert seen.strays == 0
         assert seen.error < 1e-3
         return
-    box = module.data_box(windows, prepared).numpy()
+    box = data_box_of(windows, scales)
     ends = [scales.standard_states(x[:1] * math.exp(rate * 29.0))[0] for x in states]
     assert seen.strays == sum(bool(((end < box[0]) | (end > box[1])).any()) for end in ends) > 0
 
@@ -114,7 +118,7 @@ def test_the_box_holds_all_data_and_half_as_much_again():
     states, times = linear_data()
     found, specification = read(states, times)
     prepared = set_up(found, specification, None).prepared
-    box = module.data_box(forecasts(prepared, 80, FLOAT64), prepared).numpy()
+    box = data_box_of(forecasts(prepared, 80, FLOAT64), prepared.scales)
     everything = np.concatenate(
         [prepared.scales.standard_states(x) for x in states] + [c.path for c in prepared.courses]
     )
