@@ -147,6 +147,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._folds": TYPES | {"skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
     "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._parts"},
+    "skode._overrule": TYPES | PARTS | {"skode._confidence", "skode._fit", "skode._parts"},
     "skode._selection": TYPES
     | PREPARED
     | PARTS
@@ -157,6 +158,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._fit",
         "skode._fitted",
         "skode._folds",
+        "skode._overrule",
         "skode._parts",
         "skode._train",
         "skode.convex",
