@@ -14,6 +14,7 @@ from skode._compact import compact
 from skode._confidence import edge_confidence
 from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics
+from skode._finish import finish
 from skode._fit import (
     Specification,
     constraints_of,
@@ -93,11 +94,11 @@ def select(
        are forecast clearly better with the latter takes it.
     5. Drop every edge in turn and refit on the folds: that is the confidence of edges, and with "one_se" a target loses
        its least certain edge if held-out intervals lose nothing without it; not where windows have decided.
-    6. Refit the combination on all data, and finish through the solver.
+    6. Refit the combination on all data, and finish through the solver (see ``finish``).
 
     The last refit goes on from the networks that the press left at the plain estimator's strength. Networks that start
-    afresh on the same support forecast worse (FitzHugh-Nagumo .068 to .050), as they have trained for half as long; so
-    do those of the stronger strengths that targets choose, which the penalty has bent further.
+    afresh on the same support forecast worse (FitzHugh-Nagumo .069 to .050), as they have trained for half as long; so
+    do those of the stronger strengths that targets choose (.126), which the penalty has bent further.
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ def select(
     start = _start(path, usual, initial_weights(field, Batch.single(0.0, seed), options_of(spec, REFIT)))
     mask, fixed = _combine(path.masks, level, per_target=field.per_target), np.zeros(len(level), dtype=bool)
     if selection == "one_se" and folds.parts and field.per_target and can_decide(problem):
-        other = {name: value[usual : usual + 1] for name, value in path.masks.items()}
+        other = _combine(path.masks, np.full_like(level, usual), per_target=True)
         fixed = overruled(dynamics, problem, start, mask, other, spec, seed)
         level = np.where(fixed, usual, level)
         mask = _combine(path.masks, level, per_target=True)
@@ -147,9 +148,7 @@ def select(
         confidence = edge_confidence(folds, mask, edges, spec, seed, steady)
         if selection == "one_se" and folds.parts:
             mask = prune(field, mask, np.where(fixed[:, None], 1.0, confidence))
-    refitted = train_in_parts(
-        dynamics, NoPenalty(), problem, Batch.single(0.0, seed), options_of(spec, REFIT), start=start, frozen=mask
-    )
+    refitted = finish(dynamics, problem, start, mask, spec, seed)
     refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
     head = start_velocity_of(spec, prepared)
     fitted = fitted_model(0, refitted, prepared, problem, spec, head)

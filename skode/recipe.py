@@ -63,8 +63,8 @@ STAGED: tuple[Stage, ...] = (
 REFIT: tuple[Stage, ...] = tuple(stage for stage in STAGED if stage.frozen)
 """What follows once a support is known."""
 
-AFRESH: Stage = replace(REFIT[0], share=0.32, widens=False, settles=False)
-"""A known support, and networks that have learned nothing yet: on folds the refit takes half as long again.
+AFRESH: Stage = replace(REFIT[0], share=0.32)
+"""A known support, and networks that have learned nothing yet: the refit takes half as long again.
 
 With the share of ``STAGED`` the supports that folds choose lack weak edges (Van der Pol and a food web: F1 .92 and .93
 in place of 1 and .95); with twice as much they are level."""
