@@ -97,8 +97,8 @@ def select(
     6. Refit the combination on all data, and finish through the solver (see ``finish``).
 
     The last refit goes on from the networks that the press left at the plain estimator's strength. Networks that start
-    afresh on the same support forecast worse (FitzHugh-Nagumo .069 to .050), as they have trained for half as long; so
-    do those of the stronger strengths that targets choose (.126), which the penalty has bent further.
+    afresh on the same support forecast worse (FitzHugh-Nagumo .069 to .050), as they have trained for half as long; and
+    those of the stronger strengths that targets choose are worse still: the penalty has bent them further.
 
     Parameters
     ----------
