@@ -68,6 +68,18 @@ def test_products_that_beat_their_twin_stay_unless_networks_that_go_on_are_clear
     assert torch.equal(paths, EDGES > 0)
 
 
+@pytest.mark.parametrize(("twin", "same"), [(0.5, False), (1.0, True), (2.0, True)])
+def test_a_network_that_starts_afresh_is_kept_only_where_it_forecasts_better(parts, monkeypatch, twin, same):
+    dynamics, problem, start, mask, spec = parts
+    monkeypatch.setattr("skode._capacity.forecast_errors", errors_by(1.0, twin=twin, products=9.0))
+    starts = iter([1.0, twin])  # networks that go on are asked first
+    monkeypatch.setattr(_finish, "forecast_errors", lambda *given: errors_by(next(starts), twin=0, products=0)(*given))
+    found = finish(dynamics, problem, start, mask, spec, 0)
+    monkeypatch.setattr(_finish, "can_widen", lambda *_: False)
+    goes_on = finish(dynamics, problem, start, mask, spec, 0)
+    assert torch.equal(found.weights["K"], goes_on.weights["K"]) == same
+
+
 def test_without_a_decision_networks_go_on_from_where_they_are(parts, monkeypatch):
     dynamics, problem, start, mask, spec = parts
     monkeypatch.setattr(_finish, "can_widen", lambda *_: False)
