@@ -25,7 +25,7 @@ def finish(
     Networks go on from ``start``. Bilinear units start afresh, and so does the network beside which they are judged, as
     both must have trained alike. Networks that have trained for longer set a bar that is not the units' own: next to
     them the units must not be clearly worse, but need not be clearly better again (of Lotka-Volterra and a food web
-    that lost them so, errors were .114 in place of .030 and .077 in place of .033). Where units are refused, the network
+    that lost them so, errors were .114 in place of .030, .077 in place of .033). Where units are refused, the network
     beside them is kept if it forecasts better: the press may leave networks that no refit mends (Hastings-Powell, .54
     in place of .24).
 
