@@ -20,7 +20,7 @@ from skode.recipe import REFIT
 
 SURE = 0.99
 """Probability of better forecasts from which on the second support of a target wins. Not .95: there are many targets,
-and each is one more chance to be wrong. Of twelve targets on mass action and Van der Pol that differed, .99 found the
+and each is one more chance to be wrong. Of fifteen targets on mass action and Van der Pol that differed, .99 found the
 two that lacked true edges, and .98 also one whose second support was merely larger."""
 
 
