@@ -141,6 +141,24 @@ def forecast_errors(dynamics: Dynamics, weights: Weights, problem: Problem) -> t
     -------
     tensor  # (model, window), float64
     """
+    squares = held_out_squares(dynamics, weights, problem)
+    return squares[..., problem.moving].sum(-1).sqrt()
+
+
+def held_out_squares(dynamics: Dynamics, weights: Weights, problem: Problem) -> torch.Tensor:
+    """Squared errors of forecasts of every held-out window, summed over its times, in units of the zero model's.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+    weights : dict of tensors  # (model, ...)
+    problem : Problem
+        With windows held out.
+
+    Returns
+    -------
+    tensor  # (model, window, target), float64; large where a solution fails
+    """
     assert problem.held_windows is not None
     windows = Windows(*(part if part.dtype == torch.long else part.double() for part in problem.held_windows))
     weights = {name: value.double() for name, value in weights.items()}
@@ -149,10 +167,15 @@ def forecast_errors(dynamics: Dynamics, weights: Weights, problem: Problem) -> t
     with torch.no_grad():
         states = solve_windows(dynamics, weights, windows, window_starts(windows, None, n_models), n_steps=n_steps)
         states = states.nan_to_num(nan=FAR).clamp(-FAR, FAR)[..., : windows.targets.shape[-1]]
-    errors = windows.weights * (windows.targets - states) ** 2 / problem.shooting.double()
-    return errors[..., problem.moving].sum((2, 3)).sqrt()
+    squares: torch.Tensor = windows.weights * (windows.targets - states) ** 2 / problem.shooting.double()
+    return squares.sum(2)
 
 
 def can_widen(field: PerTargetField, problem: Problem) -> bool:
     """Whether there are no bilinear units yet, and enough held-out windows to decide by."""
-    return field.n_bilinear == 0 and problem.held_windows is not None and len(problem.held_windows.start) >= FEWEST
+    return field.n_bilinear == 0 and can_decide(problem)
+
+
+def can_decide(problem: Problem) -> bool:
+    """Whether there are enough held-out windows to decide by."""
+    return problem.held_windows is not None and len(problem.held_windows.start) >= FEWEST

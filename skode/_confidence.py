@@ -119,9 +119,8 @@ def _rises(
     keep = field.to_sources(~dropped).unsqueeze(-2)  # (model, target, 1, source)
     masks = {name: value * keep if name in field.entries else value for name, value in mask.items()}
     masks = {name: value.expand(n_models, *value.shape[1:]) for name, value in masks.items()}
-    stages = (replace(AFRESH[0], settles=False, widens=False),)
     batch = Batch(np.zeros(n_models), np.full(n_models, seed))
-    trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, stages), frozen=masks)
+    trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, (AFRESH,)), frozen=masks)
     with torch.no_grad():
         errors = matching_errors(field, trained.weights, every_row(test, problem.matching)).double().cpu().numpy()
     label = _runs(test)

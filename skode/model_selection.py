@@ -40,8 +40,9 @@ class SparseNODERegressorCV(AbstractNODERegressor):
 
     One warm-started path over the strengths gives the candidate supports. On every fold each candidate is refitted
     without penalty under its frozen mask, and the held-out loss is kept per target. Every target then takes
-    the smallest support that is as good as the best within one standard error, and the combination is refitted on all
-    data. Weak but true edges survive a choice by held-out loss where a threshold would cut them.
+    the smallest support that is as good as the best within one standard error, unless windows that are held out are
+    forecast clearly better with that of the plain estimator's strength; and the combination is refitted on all data.
+    Weak but true edges survive a choice by held-out loss where a threshold would cut them.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ random_state, verbose
         lowered, with a warning, to what the data allow: a block has at least 4 rows. Where nothing can be
         split every target takes the strength nearest to 0.02, the plain estimator's default.
     selection : {"one_se", "best", "ebic"} or int, default="one_se"
-        The smallest support within one standard error (of the paired differences to the best over folds) plus 2 %;
+        The smallest support within one standard error (of the paired differences to the best over folds) plus 2 %, or
+        that of the level nearest to 0.02 where forecasts of held-out windows are better with a probability of .99;
         the support of least held-out loss; that of the least extended Bayesian information criterion, which needs no
         folds; or the level of the path with about so many edges. The additive field, for many variables, always takes
         "ebic" unless a number is given: folds are too dear there.

@@ -63,7 +63,10 @@ STAGED: tuple[Stage, ...] = (
 )
 """Match in integral form, press twice, cut, refit on the support, finish through the solver."""
 
-AFRESH: tuple[Stage, ...] = (replace(STAGED[3], share=0.32), STAGED[4])
+REFIT: tuple[Stage, ...] = tuple(stage for stage in STAGED if stage.frozen)
+"""What follows once a support is known."""
+
+AFRESH: Stage = replace(REFIT[0], share=0.32)
 """A known support, and networks that have learned nothing yet: the refit takes half as long again.
 
 With the share of ``STAGED`` the supports that folds choose lack weak edges (Van der Pol and a food web: F1 .92 and .93

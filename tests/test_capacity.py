@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skode import SparseNODERegressor, from_trajectories
-from skode._capacity import N_BILINEAR, narrow, widen, widened
+from skode._capacity import N_BILINEAR, forecast_errors, held_out_squares, narrow, widen, widened
 from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._scales import Scales
@@ -133,3 +133,17 @@ def test_a_start_that_was_given_is_inside_the_box():
     X, y, groups = from_trajectories(states, np.linspace(0, 4, 9))
     model = SparseNODERegressor(max_iter=50, tol=1, random_state=0).fit(X, y, groups=groups)
     assert np.allclose(model.predict(X[:1]), y[:1])
+
+
+def test_squares_of_held_out_windows_are_those_of_solutions_and_add_up_over_targets():
+    field, weights, _ = sparse_field()
+    dynamics = Dynamics(field, scales(), False)
+    one = {name: value[:1] for name, value in weights.items()}
+    windows = windows_of(dynamics, one)
+    off = torch.tensor([0.5, -2.0, 0.0], dtype=torch.float64)
+    problem = problem_with(windows._replace(targets=windows.targets + off))
+    squares = held_out_squares(dynamics, weights, problem)
+    assert squares.shape == (2, 40, 3)
+    # Six times with the same error each; the solver here takes half as many steps.
+    torch.testing.assert_close(squares[0], (6 * off**2).expand(40, 3), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(forecast_errors(dynamics, weights, problem), squares.sum(-1).sqrt())

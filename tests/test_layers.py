@@ -151,6 +151,8 @@ ALLOWED: dict[str, set[str]] = {
     "skode._folds": TYPES | {"skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
     "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._parts"},
+    "skode._finish": TYPES | PARTS | {"skode._fit", "skode._parts", "skode._train"},
+    "skode._overrule": TYPES | PARTS | {"skode._confidence", "skode._fit", "skode._parts"},
     "skode._selection": TYPES
     | PREPARED
     | PARTS
@@ -158,9 +160,11 @@ ALLOWED: dict[str, set[str]] = {
         "skode._compact",
         "skode._confidence",
         "skode._dependencies",
+        "skode._finish",
         "skode._fit",
         "skode._fitted",
         "skode._folds",
+        "skode._overrule",
         "skode._parts",
         "skode._train",
         "skode.convex",
