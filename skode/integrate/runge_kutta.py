@@ -222,19 +222,9 @@ def hermite(nodes: Nodes, step: torch.Tensor, times: torch.Tensor) -> torch.Tens
     u = (place - cell)[..., None, None]  # (trajectory, time, 1, 1)
     k = cell.long()
     row = torch.arange(k.shape[0], device=k.device)[:, None]
-    return interpolate(nodes, k, row, u, step[:, None, None, None]).permute(2, 0, 1, 3)
-
-
-def interpolate(
-    nodes: Nodes, cell: torch.Tensor, row: torch.Tensor, u: torch.Tensor, h: torch.Tensor | float
-) -> torch.Tensor:
-    """Evaluate the Hermite cubic of trajectory `row` in step `cell` at the place u in [0, 1] inside it.
-
-    cell and row are integer tensors that broadcast to some shape (*shape,), u is (*shape, 1, 1), h broadcasts
-    with u; the result is (*shape, model, state).
-    """
-    v = 1.0 - u
-    value = (1.0 + 2.0 * u) * v**2 * nodes.states[cell, :, row]
-    value = torch.addcmul(value, u**2 * (3.0 - 2.0 * u), nodes.states[cell + 1, :, row])
-    value = torch.addcmul(value, h * u * v**2, nodes.slopes[cell, :, row])
-    return torch.addcmul(value, h * u**2 * v, nodes.slopes[cell + 1, :, row], value=-1.0)
+    h, v = step[:, None, None, None], 1.0 - u
+    value = (1.0 + 2.0 * u) * v**2 * nodes.states[k, :, row]  # (trajectory, time, model, state)
+    value = torch.addcmul(value, u**2 * (3.0 - 2.0 * u), nodes.states[k + 1, :, row])
+    value = torch.addcmul(value, h * u * v**2, nodes.slopes[k, :, row])
+    value = torch.addcmul(value, h * u**2 * v, nodes.slopes[k + 1, :, row], value=-1.0)
+    return value.permute(2, 0, 1, 3)
