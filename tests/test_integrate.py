@@ -318,6 +318,15 @@ def test_doubling_keeps_its_promise():
     assert scaled.n_steps == previous
 
 
+def test_doubling_goes_back_to_the_fewest_steps_that_do():
+    x0, times = random(1, 3, 2), torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
+    fine = integrate(rotate, x0, times, n_steps=1024)
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        found = double_step(rotate, x0, times, tolerance)
+        fewer = integrate(rotate, x0, times, n_steps=int(0.75 * found.n_steps))
+        assert (fewer - fine).square().mean((1, 2)).sqrt().max() > tolerance
+
+
 def test_halving_keeps_its_promise_and_ignores_what_is_held_anyway():
     x0, box, steps = np.array([[0.5], [-1.0]]), np.array([[-20.0], [20.0]]), TorchSteps(explode)
     rows, times = np.array([0, 1, 0]), np.array([1.0, 3.0, 50.0])
