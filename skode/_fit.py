@@ -23,7 +23,7 @@ from skode._predict import choose_step
 from skode._prepare import Prepared, prepare
 from skode._problem import Problem, Starts, build_problem
 from skode._ranking import rank
-from skode._reach import Forecasts, Reached, reach
+from skode._reach import Forecasts, reach
 from skode._stage import Options
 from skode._start_velocity import StartVelocity, fit_start_velocity
 from skode._steady import SteadyRows
@@ -128,13 +128,15 @@ def fit_batch(
     prepared, dynamics, problem = set_up(trajectories, spec, steady)
     trained = train_in_parts(dynamics, spec.penalty, problem, batch, options_of(spec, recipe_of(spec)))
     head = start_velocity_of(spec, prepared)
-    models = [reached(trained.only(model), prepared, problem, spec) for model in range(batch.n_models)]
-    return [fitted_model(0, one.trained, prepared, problem, spec, head, one.own) for one in models]
+    models = [trained.only(model) for model in range(batch.n_models)]
+    return [forecasting_model(one, prepared, problem, spec, head) for one in models]
 
 
-def reached(trained: Trained, prepared: Prepared, problem: Problem, spec: Specification) -> Reached:
+def forecasting_model(
+    trained: Trained, prepared: Prepared, problem: Problem, spec: Specification, head: StartVelocity | None
+) -> Fitted:
     """One trained model, or what longer windows made of it where its own forecasts leave the data."""
-    return reach(
+    far = reach(
         trained,
         prepared,
         options_of(spec, recipe_of(spec)),
@@ -144,6 +146,7 @@ def reached(trained: Trained, prepared: Prepared, problem: Problem, spec: Specif
             prepared, window=length, starts="observed", dtype=spec.dtype, device=spec.device
         ),
     )
+    return fitted_model(far.trained, prepared, problem, spec, head, far.own)
 
 
 class FittedAdditive(NamedTuple):
@@ -195,7 +198,7 @@ def fit_additive(
         request,
         partial(problem_of, spec),
     )
-    fitted = fitted_model(0, done.trained, done.prepared, done.problem, spec, None)
+    fitted = fitted_model(done.trained, done.prepared, done.problem, spec, None)
     evidence = done.chosen.evidence
     if evidence is not None:
         confidence, edges = np.zeros(fitted.matrix.shape), fitted.matrix > 0
@@ -287,7 +290,6 @@ def problem_of(spec: Specification, prepared: Prepared) -> Problem:
 
 
 def fitted_model(
-    model: int,
     trained: Trained,
     prepared: Prepared,
     problem: Problem,
@@ -295,13 +297,13 @@ def fitted_model(
     head: StartVelocity | None,
     own: Forecasts | None = None,
 ) -> Fitted:
-    """One model of a trained batch, as numpy arrays and plain data."""
+    """A batch of one trained model, as numpy arrays and plain data."""
     dynamics = Dynamics(trained.field, prepared.scales, spec.time_dependent)
-    weights = {name: value[model : model + 1].double() for name, value in trained.weights.items()}
-    dependencies = find_dependencies(dynamics.field, weights, trained.pilot[model], prepared, problem)
+    weights = {name: value.double() for name, value in trained.weights.items()}
+    dependencies = find_dependencies(dynamics.field, weights, trained.pilot[0], prepared, problem)
     scores = rank(dependencies.scores, prepared)
-    failed = any(bool(report.failed[model]) for report in trained.history.values())
-    done = all(bool(report.converged[model]) for report in trained.history.values())
+    failed = any(bool(report.failed[0]) for report in trained.history.values())
+    done = all(bool(report.converged[0]) for report in trained.history.values())
     return Fitted(
         field=dynamics.field,
         scales=prepared.scales,
@@ -315,16 +317,16 @@ def fitted_model(
         scores=scores if spec.rules is None else np.where(spec.rules.closed, 0.0, scores),
         effect=dependencies.effect,
         sign=dependencies.sign,
-        alpha_max=float(trained.alpha_max[model]),
+        alpha_max=float(trained.alpha_max[0]),
         n_strays=0 if own is None else own.strays,
         status="diverged" if failed else "converged" if done else "max_iter",
         n_iter=sum(report.n_iter for report in trained.history.values()),
         history={
             name: {
-                "loss": report.loss[:, model],
-                "n_edges": int(report.n_edges[model]),
+                "loss": report.loss[:, 0],
+                "n_edges": int(report.n_edges[0]),
                 "n_iter": report.n_iter,
-                "converged": bool(report.converged[model]),
+                "converged": bool(report.converged[0]),
                 "seconds": report.seconds,
             }
             for name, report in trained.history.items()

@@ -19,9 +19,8 @@ from skode._fit import (
     Specification,
     constraints_of,
     fit_additive,
-    fitted_model,
+    forecasting_model,
     options_of,
-    reached,
     set_up,
     start_velocity_of,
 )
@@ -151,9 +150,7 @@ def select(
             mask = prune(field, mask, np.where(fixed[:, None], 1.0, confidence))
     refitted = finish(dynamics, problem, start, mask, spec, seed)
     refitted = refitted._replace(pilot=_ranking(path, problem, field), alpha_max=path.trained.alpha_max[:1])
-    head = start_velocity_of(spec, prepared)
-    far = reached(refitted, prepared, problem, spec)
-    fitted = fitted_model(0, far.trained, prepared, problem, spec, head, far.own)
+    fitted = forecasting_model(refitted, prepared, problem, spec, start_velocity_of(spec, prepared))
     if confidence is not None:
         fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
     matrices = [
