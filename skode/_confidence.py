@@ -17,6 +17,7 @@ from skode._problem import every_row
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
+from skode.fields import AbstractField
 from skode.objectives import matching_errors
 from skode.penalties import NoPenalty
 from skode.recipe import AFRESH
@@ -25,6 +26,8 @@ RUN = 10
 """Intervals that count as one piece of evidence: the errors of neighbours are not independent."""
 FEWEST = 4
 """Runs of held-out data below which there is no confidence."""
+CERTAIN = 0.5
+"""Confidence below which an edge lowers no held-out loss."""
 
 
 def edge_confidence(
@@ -94,6 +97,31 @@ def probability(rises: FloatArray) -> FloatArray:
     t = np.where(error > 0, rises.mean(axis=0) / np.where(error > 0, error, 1.0), 0.0)
     inside: FloatArray = stdtr(len(rises) - 1, t)
     return inside
+
+
+def prune(field: AbstractField, mask: Weights, confidence: FloatArray) -> Weights:
+    """Cut the least certain edge of every target, if folds forecast no worse without it.
+
+    One edge, since confidence drops one at a time: of two that stand in for each other, either may go and not both.
+
+    Parameters
+    ----------
+    field : AbstractField
+    mask : dict of tensors  # (1, target, row, source)
+    confidence : array (target, variable)
+        0 where there is no edge.
+
+    Returns
+    -------
+    dict of tensors, of the same shapes
+    """
+    some = mask["K"]
+    open_edges = field.by_variable(field.paths(mask))[0] > 0
+    certain = torch.where(open_edges, torch.as_tensor(confidence, dtype=some.dtype, device=some.device), 1.0)
+    least, place = certain.min(dim=-1)
+    keep = torch.ones_like(certain).scatter(-1, place.unsqueeze(-1), (least >= CERTAIN).to(some.dtype).unsqueeze(-1))
+    columns = field.to_sources(keep).unsqueeze(-2)  # (target, 1, source)
+    return {name: value * columns if name in field.entries else value for name, value in mask.items()}
 
 
 def _rises(

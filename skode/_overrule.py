@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skode._batch import Batch
-from skode._capacity import held_out_squares
+from skode._capacity import can_decide, held_out_squares
 from skode._confidence import probability
 from skode._dynamics import Dynamics
 from skode._fit import Specification, options_of
@@ -40,14 +40,13 @@ def overruled(
     over windows, with |e| the root of a target's squared errors over the times of a window and T of Student. The loss
     of an interval is mostly noise of the smoothed slope, and a network with more sources fits more of it, so that on
     folds a target may do better without a weak but true edge. Over a window the noise averages out, and what is missing
-    adds up. Windows are few: the first support stays unless they are sure.
+    adds up. Windows are few: the first support stays unless they are sure, and where they are too few to tell.
 
     Parameters
     ----------
     dynamics : Dynamics
         Of a field with one network per target.
     problem : Problem
-        With windows held out.
     start : dict of tensors  # (1, ...)
         Weights from which both refits go on.
     first, second : dict of tensors  # (1, ...)
@@ -59,7 +58,7 @@ def overruled(
     -------
     bool array (target,)
     """
-    if all(torch.equal(value, second[name]) for name, value in first.items()):
+    if not can_decide(problem) or all(torch.equal(value, second[name]) for name, value in first.items()):
         return np.zeros(dynamics.field.n_targets, dtype=bool)
     twice = {name: torch.cat([value, value]) for name, value in start.items()}
     masks = {name: torch.cat([value, second[name]]) for name, value in first.items()}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import expm
 from scipy.stats import ttest_1samp
 
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
-from skode._confidence import probability
+from skode._confidence import probability, prune
+from skode.fields import PerTargetField
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -64,3 +66,16 @@ def test_targets_that_share_weights_and_data_that_are_not_split_are_not_sure():
     with pytest.warns(UserWarning, match="Choosing by cross-validation needs"):
         short = SparseNODERegressorCV(**QUICK).fit([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [[1.0], [0.5], [0.25]])
     assert short.confidence_.max() <= 0.5
+
+
+def test_a_target_loses_its_least_certain_edge_only_if_that_is_below_one_half():
+    field = PerTargetField(3, 3, (2,), "tanh", (0, 1, 2))
+    drawn = field.init(torch.Generator().manual_seed(0), n_models=1, dtype=torch.float64, device=torch.device("cpu"))
+    edges = torch.tensor([[1.0, 1, 1], [0, 1, 1], [0, 0, 0]], dtype=torch.float64)
+    mask = {
+        name: torch.ones_like(value) * (edges.unsqueeze(-2) if name in field.entries else 1.0)
+        for name, value in drawn.items()
+    }
+    confidence = np.array([[0.3, 0.4, 0.9], [0.0, 0.6, 0.95], [0.0, 0.0, 0.0]])
+    left = field.paths(prune(field, mask, confidence))[0] > 0
+    assert left.tolist() == [[False, True, True], [False, True, True], [False, False, False]]

@@ -153,21 +153,25 @@ ALLOWED: dict[str, set[str]] = {
     "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._parts"},
     "skode._finish": TYPES | PARTS | {"skode._fit", "skode._parts", "skode._train"},
     "skode._overrule": TYPES | PARTS | {"skode._confidence", "skode._fit", "skode._parts"},
-    "skode._selection": TYPES
-    | PREPARED
+    "skode._choice": TYPES | {"skode._prepare", "skode.convex"},
+    "skode._path": TYPES
+    | PARTS
+    | {"skode._compact", "skode._dependencies", "skode._fit", "skode._parts", "skode._prepare", "skode._train"},
+    "skode._held_out": TYPES | PREPARED | PARTS | {"skode._fit", "skode._parts", "skode._path"},
+    "skode._selection": SHAPES
     | PARTS
     | {
+        "skode._choice",
         "skode._compact",
         "skode._confidence",
-        "skode._dependencies",
         "skode._finish",
         "skode._fit",
         "skode._fitted",
         "skode._folds",
+        "skode._held_out",
         "skode._overrule",
-        "skode._parts",
+        "skode._path",
         "skode._train",
-        "skode.convex",
     },
     # beside the road: numpy (and pandas where a user brings it), never the fitting code
     "skode.datasets": TYPES,

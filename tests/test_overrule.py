@@ -11,9 +11,7 @@ from skode import SparseNODERegressorCV, _selection, from_trajectories
 from skode._fit import set_up
 from skode._layout import Layout
 from skode._overrule import overruled
-from skode._selection import Path, _start
 from skode._trajectories import as_trajectories
-from skode.fields import PerTargetField
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -88,20 +86,3 @@ def test_other_rules_and_shared_weights_are_not_overruled(monkeypatch, options):
     monkeypatch.setattr(_selection, "overruled", lambda *arguments: asked.append(arguments))
     fit(**options)
     assert asked == []
-
-
-def test_weights_that_the_press_closed_start_as_they_were_drawn():
-    field = PerTargetField(2, 2, (3,), "tanh", (0, 1), n_bilinear=2)
-    drawn = field.init(torch.Generator().manual_seed(1), n_models=1, dtype=torch.float64, device=torch.device("cpu"))
-    pressed = {
-        name: torch.stack([2.0 + value[0], 0.0 * value[0]]) * (name in field.entries) + (name not in field.entries)
-        for name, value in drawn.items()
-    }
-    trained = type("Trained", (), {"weights": pressed})
-    path = Path(np.array([0.1, 0.01]), trained, {}, np.zeros((2, 2)))
-    kept, opened = _start(path, 0, drawn), _start(path, 1, drawn)
-    for name in drawn:
-        assert torch.equal(kept[name], pressed[name][:1])
-        assert torch.equal(opened[name], drawn[name] if name in field.entries else pressed[name][1:])
-    # A product of two zeros would have no gradient.
-    assert opened["P"].abs().min() > 0 or opened["R"].abs().min() > 0

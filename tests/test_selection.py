@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from math import comb
 
 import numpy as np
 import pytest
-import torch
 from scipy.linalg import expm
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -24,11 +22,8 @@ from skode import (
 )
 from skode._folds import halves, has_dynamics, make_folds, most_folds
 from skode._layout import Layout
-from skode._prepare import prepare
-from skode._selection import choose, information, prune
 from skode._strengths import strengths
 from skode._trajectories import as_trajectories
-from skode.fields import PerTargetField
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -191,36 +186,6 @@ def test_fewer_than_four_groups_are_halved_by_blocks_of_time():
 
 def test_two_rows_cannot_be_halved():
     assert halves(tied([linear_states(1)[0][:2]], TIMES[:2]), 3, seed=0) == []
-
-
-# the rule
-
-LOSSES = np.array([[3.0, 1.1, 1.0, 1.2], [3.0, 1.2, 1.4, 1.2], [3.0, 1.3, 1.0, 1.6]])
-# Means 3, 1.2, 3.4/3, 4/3: level 2 is best. Differences of level 1 to it are .1, -.2, .3: mean .0667, sd .2517,
-# standard error .1453; .0667 <= .1453 + 2 % of 1.1333, so that level 1, with fewer edges, is chosen.
-
-
-def test_one_standard_error_rule_by_hand():
-    edges = np.array([0, 2, 5, 9])
-    assert choose(LOSSES, edges, "best") == 2
-    assert choose(LOSSES, edges, "one_se") == 1
-
-
-def test_without_spread_two_percent_are_allowed():
-    same = np.tile([[1.03, 1.019, 1.0]], (4, 1))
-    assert choose(same, np.array([0, 1, 2]), "one_se") == 1
-
-
-def test_ties_go_to_fewer_edges_then_to_the_lower_loss():
-    level = np.tile([[1.0, 1.0, 1.0]], (3, 1))
-    for rule in ("one_se", "best"):
-        assert choose(level, np.array([4, 2, 3]), rule) == 1
-    near = np.tile([[1.01, 1.005, 1.0]], (3, 1))
-    assert choose(near, np.array([2, 2, 3]), "one_se") == 1
-
-
-def test_one_fold_has_no_standard_error():
-    assert choose(np.array([[1.5, 1.01, 1.0]]), np.array([0, 1, 2]), "one_se") == 1
 
 
 def test_strengths_fall_without_repetition():
@@ -423,36 +388,9 @@ def test_survives_pickle_and_clone(fitted):
     assert clone(fitted).get_params() == fitted.get_params()
 
 
-def test_information_is_the_extended_bic_of_every_second_row():
-    prepared = prepare(tied(list(linear_states()), TIMES), order=1, time_dependent=False)
-    rng = np.random.default_rng(0)
-    losses, n_edges = rng.uniform(0.1, 1.0, (1, 2, 3)), np.array([[0, 1, 2], [1, 2, 3]])
-    found = information(losses, n_edges, prepared)
-    weight = prepared.slope_weights
-    n = 0.5 * weight.sum(0) ** 2 / (weight**2).sum(0)
-    for level in range(2):
-        for target in range(3):
-            k = int(n_edges[level, target])
-            expected = n[target] * np.log(losses[0, level, target]) + k * np.log(n[target]) + 2 * np.log(comb(3, k))
-            assert found[0, level, target] == pytest.approx(expected)
-
-
 def test_ebic_chooses_the_true_support_of_a_linear_system():
     states = linear_states(n_trajectories=10, noise=0.02)
     X, y, groups = from_trajectories(list(states), TIMES)
     model = fit(X, y, groups, selection="ebic", n_alphas=6, max_iter=1000)
     assert np.array_equal(model.dependency_matrix_ > 0, SYSTEM != 0)
     assert model.cv_results_["mean_test_score"].shape == (6,)
-
-
-def test_a_target_loses_its_least_certain_edge_only_if_that_is_below_one_half():
-    field = PerTargetField(3, 3, (2,), "tanh", (0, 1, 2))
-    drawn = field.init(torch.Generator().manual_seed(0), n_models=1, dtype=torch.float64, device=torch.device("cpu"))
-    edges = torch.tensor([[1.0, 1, 1], [0, 1, 1], [0, 0, 0]], dtype=torch.float64)
-    mask = {
-        name: torch.ones_like(value) * (edges.unsqueeze(-2) if name in field.entries else 1.0)
-        for name, value in drawn.items()
-    }
-    confidence = np.array([[0.3, 0.4, 0.9], [0.0, 0.6, 0.95], [0.0, 0.0, 0.0]])
-    left = field.paths(prune(field, mask, confidence))[0] > 0
-    assert left.tolist() == [[False, True, True], [False, True, True], [False, False, False]]
