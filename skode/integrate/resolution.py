@@ -14,7 +14,7 @@ from skode.integrate.solve import integrate
 from skode.integrate.tracing import trace
 from skode.integrate.walks import Walk
 
-ORDER = 4
+ORDER = 4.0
 """Power of the step with which errors of the Runge-Kutta scheme and of its interpolant fall."""
 
 
