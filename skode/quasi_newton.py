@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from skode._early_stopping import Best, Validate
 from skode._typing import Weights
-from skode.solvers import Best, Flat, Loss, Solved, Validate, ended, with_decay
+from skode.solvers import Flat, Loss, Solved, ended, with_decay
 
 Precondition = Callable[[Weights], Weights]
 """(gradient) -> inverse curvature times gradient, for every model; positive semidefinite."""

@@ -10,7 +10,6 @@ from skode._typing import Weights
 from skode.fields import PerTargetField
 from skode.objectives import Rows, Windows, matching_loss, matching_scale
 from skode.quasi_newton import lbfgs
-from skode.solvers import Best
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -106,14 +105,6 @@ def test_a_model_without_better_checks_stands_still_and_its_neighbour_goes_on() 
     assert alone.n_iter < 20 < pair.n_iter
     torch.testing.assert_close(pair.params["x"][:1], alone.params["x"])
     assert not torch.equal(pair.params["x"][1:], start)
-
-
-def test_the_last_parameters_stay_unless_a_check_was_better_by_more_than_a_standard_error() -> None:
-    parts = torch.tensor([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
-    rise = torch.tensor([[3.0, -2.0, 2.0, -2.0], [1.0, 2.0, 1.0, 2.0]])  # .25 (1.31) and 1.5 (.29)
-    best = Best(torch.zeros(2, 1))
-    best.offer(torch.zeros(2, 1), parts)
-    assert best.end(torch.ones(2, 1), parts + rise).flatten().tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("second", [False, True])
