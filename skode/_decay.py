@@ -44,9 +44,6 @@ class DecayChoice(NamedTuple):
     best_gamma: float  # best of the bridged paths, per unit of time
     gammas: FloatArray  # (tried,) increasing, per unit of time
     errors: FloatArray  # (tried, fold) around the best, mean squared error over variance, of variables that move
-    strength: float  # of the ridge that forecast best at the best rate
-    rough_errors: FloatArray  # (fold,) of the bridged path, on the few groups tried first
-    spline_errors: FloatArray  # (fold,) of the spline there, shrunk towards the same rate
 
 
 def choose_decay(
@@ -115,8 +112,7 @@ def choose_decay(
     rough = parts(ROUGH)
     first = {gamma: _best([part.bridged(gamma / unit, RIDGE) for part in rough]) for gamma in GRID}
     start = min(first, key=lambda gamma: float(first[gamma][0].mean()))
-    spline_errors, _ = _best([part.spline(start / unit, RIDGE) for part in rough])
-    gain = first[start][0] - spline_errors
+    gain = first[start][0] - _best([part.spline(start / unit, RIDGE) for part in rough])[0]
     error = float(gain.std(ddof=1)) / len(gain) ** 0.5
     splines = float(gain.mean()) > max(SPLINE_MARGIN * float(first[start][0].mean()), error)
 
@@ -137,9 +133,6 @@ def choose_decay(
         best_gamma=best / unit,
         gammas=np.array(gammas) / unit,
         errors=np.stack([tried[gamma] for gamma in gammas]),
-        strength=strength,
-        rough_errors=first[start][0],
-        spline_errors=spline_errors,
     )
 
 

@@ -85,16 +85,6 @@ class Scales:
         """(clock - mean) / sd."""
         return (clock - self.clock_mean) / self.clock_sd
 
-    def source_sd(self, *, with_time: bool) -> FloatArray:
-        """Standard deviation of every source of the field, in user units."""
-        parts = [self.state_sd]
-        if self.velocity_sd is not None:
-            parts.append(self.velocity_sd)
-        parts.append(self.input_sd)
-        if with_time:
-            parts.append(np.array([self.clock_sd]))
-        return np.concatenate(parts)
-
     def slope_unit(self) -> FloatArray:
         """Derivative of each target, in user units, for one unit of field output."""
         sd = self.state_sd if self.velocity_sd is None else self.velocity_sd

@@ -33,7 +33,6 @@ class Selected(NamedTuple):
     alphas: FloatArray  # (level,)
     level: IntArray  # (target,) chosen
     losses: FloatArray  # (fold, level, target), held-out; 0 for targets that do not move
-    n_edges: IntArray  # (level, target)
     best_level: int  # the one level that would serve all targets best
     fold_kind: str
 
@@ -121,7 +120,7 @@ def select(
     if confidence is not None:
         fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
     matrices = path.matrices(prepared, problem)
-    return Selected(fitted, matrices, alphas, level, losses, path.n_edges, best, folds.kind)
+    return Selected(fitted, matrices, alphas, level, losses, best, folds.kind)
 
 
 def _select_additive(
@@ -143,4 +142,4 @@ def _select_additive(
     best = int(np.argmin(np.abs(n_edges.sum(axis=1) - chosen.support.sum())))
     matrices = [compact(np.abs(coefficients.toarray())) for coefficients in path]
     losses = np.zeros((0, len(alphas), len(level)))
-    return Selected(fitted, matrices, alphas, level, losses, n_edges, best, "none")
+    return Selected(fitted, matrices, alphas, level, losses, best, "none")

@@ -307,7 +307,8 @@ def test_sources_stand_in_the_order_states_velocities_inputs_clock():
     v = [np.cos(times + phase)[:, None] for phase in (0.0, 1.0)]
     p = prepared(q, [times, times + 4.0], order=2, velocities=v, inputs=np.array([[1.0], [3.0]]), clock=True)
     s = p.scales
-    user = p.knot_sources * s.source_sd(with_time=True) + np.r_[s.state_mean, 0.0, s.input_mean, s.clock_mean]
+    sd = np.r_[s.state_sd, s.velocity_sd, s.input_sd, s.clock_sd]
+    user = p.knot_sources * sd + np.r_[s.state_mean, 0.0, s.input_mean, s.clock_mean]
     assert p.knot_sources.shape == (60, 4)
     assert set(user[:, 2].round(9)) == {1.0, 3.0}
     for k, first in ((1.0, 0.0), (3.0, 4.0)):

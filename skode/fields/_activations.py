@@ -44,12 +44,6 @@ class Activation(NamedTuple):
         """core(x), differentiable."""
         return (self.plain(x / self.inner) - self.shift) / self.outer
 
-    def tangent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """s(x) and s'(x); may overwrite x."""
-        h, kept = self.apply(x.mul_(self.inner))
-        slope = self.pull(torch.full_like(x, self.inner * self.outer), kept)
-        return h * self.outer + self.shift, slope
-
 
 def _sigmoid(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     h = x.sigmoid_()
