@@ -8,21 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from skode._bridge import bridge, fill, gap_weights
-from skode._decay import blocks_of_time, choose_decay, relaxation_rate
-from skode._model_smoothing import denoise
+from skode._bridge import bridge
+from skode._interval_rows import follow
 from skode._typing import AnyArray, BoolArray, FloatArray, IntArray
 from skode.convex import select_sources
-from skode.smooth import Smooth, path, smooth
-
-FEWEST_GROUPS = 4
-"""Groups from which on folds are made of them; fewer are cut into blocks of time."""
-N_BLOCKS = 8
-_GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
-LONGEST, LONG_GAP = 1.0, 20.0
-"""Along a spline, lengths of intervals in medians from which on a row's weight stops to grow, and is 0."""
-MISSING_SHARE = 0.1
-"""Weight of a missing value among the knots of a spline."""
 
 
 class Screen(NamedTuple):
@@ -48,13 +37,6 @@ class Screen(NamedTuple):
     alpha_max: float  # strength from which on nothing has a source
     residual: FloatArray  # (d,) mean square that the linear field leaves, as a share of that of its intercept
     evidence: FloatArray | None  # (d, source) rise of the extended BIC without an edge; None for a given strength
-
-
-class _Intervals(NamedTuple):
-    nodes: FloatArray  # (interval, node, d)
-    quadrature: FloatArray  # (interval, node)
-    slopes: FloatArray  # (interval, d)
-    weights: FloatArray  # (interval,) or (interval, d)
 
 
 def screen(
@@ -123,28 +105,14 @@ def screen(
     (16, 16, 0.0)
     """
     given = np.zeros((len(times), 0)) if inputs is None else inputs
-    d, n_sources = len(moves), len(moves) + given.shape[1]
+    d = len(moves)
     moves = moves & np.any([(~np.isnan(x)).sum(axis=0) >= 2 for x in states], axis=0)
     states = _with_means(states, moves)
     if not moves.any():
         return _still(times, states, given)
     unit = _units(states, moves)
     states = [x / unit for x in states]
-    gamma, rate = _rate(times, states, moves, given, groups)
-    smoothed = smooth(times, states, moves=moves)
-    noise = np.where(moves, np.nan_to_num(smoothed.noise), 0.0)
-    if gamma is None:
-        rows = _along_splines(times, states, smoothed)
-        denoised = [np.nan_to_num(_at(k, x, t)) for k, x, t in zip(smoothed.knots, smoothed.states, times, strict=True)]
-        owner = np.repeat(np.arange(len(times)), [len(k) - 1 for k in smoothed.knots])
-    else:
-        limit = noise
-        denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=limit)
-        if noise.any():
-            gamma = rate = _between(rate, _rate(times, denoised, moves, given, groups)[1])
-            denoised, noise = denoise(times, states, inputs=given, moves=moves, gamma=gamma, limit=limit)
-        rows = _bridged(times, states, denoised, gamma)
-        owner = np.repeat(np.arange(len(times)), [len(t) - 1 for t in times])
+    rows, owner, denoised, gamma, rate, noise = follow(times, states, moves=moves, inputs=given, groups=groups)
     if trust is not None:
         rows = rows._replace(weights=rows.weights * trust.reshape(-1, *[1] * (rows.weights.ndim - 1)))
     u = np.broadcast_to(given[owner][:, None], (*rows.nodes.shape[:2], given.shape[1]))
@@ -161,26 +129,15 @@ def screen(
         allowed=None if allowed is None else allowed[moves],
         noise=None if gamma is None else noise[moves] ** 2,
     )
-
-    def whole(values: AnyArray) -> AnyArray:  # (moving, ...) to (d, ...)
-        if moves.all():
-            return values
-        out = np.zeros((d, *values.shape[1:]), dtype=values.dtype)
-        out[moves] = values
-        return out
-
-    support = np.zeros((d, n_sources), dtype=np.bool_)
-    support[moves] = found.support
-
     unit = np.append(unit, np.ones(given.shape[1]))
-    coefficients = whole(found.coefficients / unit)
+    coefficients = _whole(found.coefficients / unit, moves)
     coefficients[moves, np.flatnonzero(moves)] -= rate
     return Screen(
-        support=support,
+        support=_whole(found.support, moves),
         coefficients=coefficients,
-        intercepts=whole(found.intercepts),
-        scores=whole(found.scores),
-        alphas=whole(found.alphas),
+        intercepts=_whole(found.intercepts, moves),
+        scores=_whole(found.scores, moves),
+        alphas=_whole(found.alphas, moves),
         gamma=gamma,
         noise=noise,
         nodes=nodes * unit,
@@ -190,13 +147,22 @@ def screen(
         path=[x * unit[:d] for x in denoised],
         levels=[_whole_rows(coefficients, moves) for coefficients in found.path],
         alpha_max=float(found.alpha_max.max(initial=0.0)),
-        residual=whole(found.residual),
-        evidence=None if found.evidence is None else whole(found.evidence),
+        residual=_whole(found.residual, moves),
+        evidence=None if found.evidence is None else _whole(found.evidence, moves),
     )
 
 
+def _whole(values: AnyArray, moves: BoolArray) -> AnyArray:
+    """Rows of what moves among those of all variables.  # (moving, ...) to (d, ...)"""
+    if moves.all():
+        return values
+    out = np.zeros((len(moves), *values.shape[1:]), dtype=values.dtype)
+    out[moves] = values
+    return out
+
+
 def _whole_rows(coefficients: scipy.sparse.csr_array, moves: BoolArray) -> scipy.sparse.csr_array:
-    """Rows of what moves among those of all variables.  # (moving, source) to (d, source)"""
+    """The same for sparse rows.  # (moving, source) to (d, source)"""
     counts = np.zeros(len(moves), dtype=np.int64)
     counts[moves] = np.diff(coefficients.indptr)
     bounds = np.append(0, np.cumsum(counts))
@@ -231,72 +197,6 @@ def _still(times: Sequence[FloatArray], states: list[FloatArray], inputs: FloatA
     return Screen(
         nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero, none
     )
-
-
-def _rate(
-    times: Sequence[FloatArray],
-    states: Sequence[FloatArray],
-    moves: BoolArray,
-    inputs: FloatArray,
-    groups: IntArray | None,
-) -> tuple[float | None, float]:
-    """Decay rate of the path, None for the spline, and rate of the production that is selected for."""
-    group = np.arange(len(times)) if groups is None else groups
-    if len(np.unique(group)) < FEWEST_GROUPS:
-        times, states, inputs = blocks_of_time(times, states, inputs, N_BLOCKS)
-        group = np.arange(len(times))
-    if len(group) < FEWEST_GROUPS:
-        rate = relaxation_rate(times, states, moves)
-        return rate, rate
-    choice = choose_decay(times, states, moves=moves, inputs=inputs, groups=group)
-    return choice.gamma, choice.best_gamma
-
-
-def _between(one: float, other: float) -> float:
-    """Geometric mean; the larger where the other is 0."""
-    return float(np.sqrt(one * other)) if one > 0 and other > 0 else max(one, other)
-
-
-def _bridged(
-    times: Sequence[FloatArray], states: Sequence[FloatArray], denoised: Sequence[FloatArray], gamma: float
-) -> _Intervals:
-    """Rows along the denoised path, with the production of the raw states."""
-    nodes, quadrature, slopes, weights = [], [], [], []
-    for t, x, z in zip(times, states, denoised, strict=True):
-        raw, clean = bridge(t, np.nan_to_num(fill(t, x, gamma)), gamma), bridge(t, z, gamma)
-        gap = np.einsum("kl,kld->kd", raw.node_weights, raw.node_states - clean.node_states)
-        nodes.append(clean.node_states)
-        quadrature.append(clean.node_weights)
-        slopes.append(raw.slopes + gamma * gap)
-        weights.append(gap_weights(t, x, gamma))
-    w = np.concatenate(weights)
-    same = bool((w == w[:, :1]).all())
-    return _Intervals(np.concatenate(nodes), np.concatenate(quadrature), np.concatenate(slopes), w[:, 0] if same else w)
-
-
-def _along_splines(times: Sequence[FloatArray], states: Sequence[FloatArray], smoothed: Smooth) -> _Intervals:
-    """Rows along the smoothing spline, two Gauss nodes each."""
-    unit = float(np.median(np.concatenate([np.diff(k) for k in smoothed.knots])))
-    nodes, slopes, weights = [], [], []
-    for t, x, knots, z in zip(times, states, smoothed.knots, smoothed.states, strict=True):
-        h = np.diff(knots)
-        z = np.nan_to_num(z)
-        between, _ = path(knots, z, (knots[:-1, None] + h[:, None] * _GAUSS).ravel())
-        nodes.append(between.reshape(len(h), 2, z.shape[1]))
-        slopes.append(np.diff(z, axis=0) / h[:, None])
-        nearest = np.abs(t[:, None] - knots).argmin(axis=1)
-        known = np.zeros(z.shape)
-        np.add.at(known, nearest, np.where(np.isnan(x), MISSING_SHARE, 1.0))
-        length = np.where(h > LONG_GAP * unit, 0.0, np.minimum(h / unit, LONGEST))
-        weights.append(0.5 * length[:, None] * (known[:-1] + known[1:]))
-    w = np.concatenate(weights)
-    same = bool((w == w[:, :1]).all())
-    half = np.full((len(w), 2), 0.5)
-    return _Intervals(np.concatenate(nodes), half, np.concatenate(slopes), w[:, 0] if same else w)
-
-
-def _at(knots: FloatArray, states: FloatArray, times: FloatArray) -> FloatArray:
-    return states if len(knots) == len(times) else path(knots, states, times)[0]
 
 
 def _units(states: Sequence[FloatArray], moves: BoolArray) -> FloatArray:
