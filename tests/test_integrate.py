@@ -314,8 +314,7 @@ def test_doubling_keeps_its_promise():
         assert found.converged and error < 1.2 * tolerance and found.n_steps >= previous
         previous = found.n_steps
     assert not double_step(rotate, x0, times, 1e-15, max_steps=16).converged
-    scaled = double_step(rotate, 1e5 * x0, times, 1e-6, scale=torch.tensor([1e5, 1e5]).double())
-    assert scaled.n_steps == previous
+    assert double_step(rotate, 1e5 * x0, times, 1e-1).n_steps == previous
 
 
 def test_doubling_goes_back_to_the_fewest_steps_that_do():

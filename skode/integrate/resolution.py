@@ -22,7 +22,7 @@ class Doubling(NamedTuple):
     """The number of steps that step doubling accepted."""
 
     n_steps: int
-    error: float  # root mean square difference to a grid twice as fine, or finer, in units of `scale`
+    error: float  # root mean square difference to a grid twice as fine, or finer, in units of the states
     converged: bool
 
 
@@ -41,14 +41,12 @@ def double_step(
     times: torch.Tensor,
     tolerance: float,
     *,
-    origin: torch.Tensor | None = None,
-    scale: torch.Tensor | None = None,
     n_steps: int = 4,
     max_steps: int = 1024,
 ) -> Doubling:
     """Double the number of Runge-Kutta steps until twice as many change the states by no more than the tolerance.
 
-    Found is the smallest n of n_steps, 2 n_steps, ... with rms |x_n - x_2n| / scale <= tolerance, the root mean
+    Found is the smallest n of n_steps, 2 n_steps, ... with rms |x_n - x_2n| <= tolerance, the root mean
     square over trajectories and times of the worst state of the worst model; the error of x_n is 16/15 of that
     difference to leading order. Fewer steps than n that are as near to x_2n are returned in its place: errors fall
     with the fourth power or so, and the last doubling mostly goes too far. A mean, because it serves losses, which
@@ -57,12 +55,10 @@ def double_step(
 
     Parameters
     ----------
-    slope, x0, times, origin
+    slope, x0, times
         As for `integrate`.
     tolerance : float
-        Largest root mean square difference accepted, in units of `scale`.
-    scale : tensor, shape (state,), default None
-        Unit of difference for each state, positive; None is 1.
+        Largest root mean square difference accepted, in units of the states.
     n_steps : int, default 4
         The first number tried.
     max_steps : int, default 1024
@@ -83,11 +79,11 @@ def double_step(
     finest: torch.Tensor | None = None
 
     def solve(n: int) -> torch.Tensor:
-        return integrate(slope, x0, times, n_steps=n, origin=origin)
+        return integrate(slope, x0, times, n_steps=n)
 
     def distance(coarse: torch.Tensor, fine: torch.Tensor) -> float:
         nonlocal finest
-        difference = ((coarse - fine).abs() / (1.0 if scale is None else scale)).nan_to_num(nan=torch.inf)
+        difference = (coarse - fine).abs().nan_to_num(nan=torch.inf)
         lost = ~coarse.isfinite() & ~fine.isfinite()
         if lost.any():  # what fails on the finest grid too may fail
             finest = solve(max_steps) if finest is None else finest
