@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from skode import SparseNODERegressor
 
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 sys.path.insert(0, str(FOLDER))
@@ -15,11 +18,14 @@ sys.path.insert(0, str(FOLDER))
 from _answers import Answer, runge_kutta, with_forecasts  # noqa: E402
 from _figures import judge, knockout_figures  # noqa: E402
 from _polynomial import CUBIC, POLYNOMIAL  # noqa: E402
+from _published import fit_published  # noqa: E402
+from _race import RACES, Course, first_as_good, measure_race, train_published  # noqa: E402
 from _record import Record  # noqa: E402
 from _regressions import lasso, ridge  # noqa: E402
 from _reliability import Judged, judged_edges, reliability  # noqa: E402
 from _sets import SETS, BenchmarkSet, Probes, family_of  # noqa: E402
 from _sindy import sindy_integral  # noqa: E402
+from _steps import make_works  # noqa: E402
 from _tables import COLUMNS, Row, table  # noqa: E402
 
 
@@ -175,3 +181,88 @@ def test_every_set_has_a_family():
         *("lorenz96", "hill", "oscillators", "decays", "dense", "polynomial", "chaos", "sim350"),
         *("dream4-series", "dream4-inputs", "dream4-knockouts"),
     }
+
+
+def test_forecasts_on_the_way_change_nothing_in_the_published_training(decay):
+    def watch(model):
+        model.simulate(decay.test[:, 0], decay.test_times)
+        return True
+
+    plain, watched = (
+        fit_published(decay.states, decay.times, n_iter=2, seed=1, hidden=5, watch=look) for look in (None, watch)
+    )
+    np.testing.assert_array_equal(plain.scores, watched.scores)
+
+
+def test_the_published_training_ends_when_the_watch_says_so(decay):
+    seen = []
+    fit_published(
+        decay.states, decay.times, n_iter=9, seed=1, hidden=5, watch=lambda _: len(seen.append(0) or seen) < 3
+    )
+    assert len(seen) == 3
+
+
+def test_a_course_counts_training_alone_and_keeps_the_best(monkeypatch):
+    now, errors = [0.0], iter([0.9, 0.5, 0.301, 0.3, 0.7])
+    monkeypatch.setattr("time.process_time", lambda: now[0])
+
+    def error_of(_):
+        now[0] += 1000.0  # looking takes long, and is not counted
+        return next(errors)
+
+    course = Course(error_of, budget=5.0)
+    went_on = []
+    for _ in range(5):
+        now[0] += 1.0
+        went_on.append(course(None))
+    assert went_on == [True] * 4 + [False]
+    assert course.seconds == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert (course.lowest, course.reached) == (0.3, 3.0)  # .301 is within 1 %
+
+
+def test_a_training_that_can_no_longer_be_solved_keeps_what_it_reached(decay, monkeypatch):
+    def fit(*_, watch, **__):
+        watch(fit_published(decay.states, decay.times, n_iter=1, seed=0, hidden=5))
+        raise AssertionError("underflow in dt 0.0")
+
+    monkeypatch.setattr("_race.fit_published", fit)
+    course = train_published(decay, 5, 60.0)
+    assert course.failed and np.isfinite(course.lowest) and course.n_iter == 1
+
+
+def test_the_first_try_as_good_is_found_and_later_ones_are_not_run():
+    ran = []
+    errors = {50: 0.5, 100: 0.2, 200: 0.1}
+    assert first_as_good(0.2, errors, lambda n: ran.append(n) or errors[n]) == 100
+    assert ran == [50, 100]
+    assert first_as_good(0.05, errors, errors.get) is None
+    assert first_as_good(0.3, errors, lambda n: float("nan")) is None
+
+
+def test_races_have_the_shapes_of_the_training_steps():
+    works = make_works()
+    for name in ("W2", "W3"):
+        race, work = RACES[name], works[name]
+        data = race.data()
+        assert [len(t) for t in data.times] == [len(s) for s in data.states] == work.mask[..., 0].sum(1).tolist()
+        assert data.states[0].shape[1] == work.start.shape[1]
+        assert work.weights["W1"].shape[-2:] == (race.hidden, race.hidden)
+        for x, t in zip(data.states, data.times, strict=True):
+            assert t[0] == 0.0 and (np.diff(t) > 0).all() and np.isfinite(x).all()
+
+
+@pytest.mark.filterwarnings("ignore")  # twenty iterations are few
+def test_a_race_is_won_by_a_fit_that_is_at_least_as_good(monkeypatch):
+    small = RACES["W2"]._replace(lengths=[8] * 4, hidden=5)
+    monkeypatch.setitem(RACES, "small", small)
+    monkeypatch.setattr("_race.TRIES", (20, 40))
+    monkeypatch.setattr("_race.SparseNODERegressor", partial(SparseNODERegressor, max_iter=40))
+    figures = {figure.what.removeprefix("small: "): figure for figure in measure_race("small", 0.3, 1)}
+    ratio = figures.get("seconds to equal NRMSE, published / skode")
+    mine, theirs = figures["skode, seconds to that NRMSE"], figures["published, seconds until within 1 % of that"]
+    if ratio is None:
+        assert np.isnan(mine.median)
+    else:
+        assert ratio.median == pytest.approx(theirs.median / mine.median)
+        assert float(mine.note.split("NRMSE ")[1]) <= figures["published, lowest NRMSE"].median * 1.01
+    assert {what.split(",")[0] for what in figures} >= {"ridge", "persistence", "training-mean", "start-or-mean"}

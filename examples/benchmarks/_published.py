@@ -14,6 +14,7 @@ when the graph is read and when a forecast is made, and the ranking weighs paths
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +121,13 @@ class Published(NamedTuple):
 
 
 def fit_published(
-    states: list[np.ndarray], times: list[np.ndarray], *, n_iter: int, seed: int, hidden: int = 100
+    states: list[np.ndarray],
+    times: list[np.ndarray],
+    *,
+    n_iter: int,
+    seed: int,
+    hidden: int = 100,
+    watch: Callable[[Published], bool] | None = None,
 ) -> Published:
     """Train as published.
 
@@ -132,6 +139,8 @@ def fit_published(
         5000 as published; its learning rate is at its floor long before.
     seed : int
     hidden : int, default=100
+    watch : callable or None, default=None
+        Sees the model after every iteration, and ends the training by False. What it forecasts changes nothing.
 
     Returns
     -------
@@ -146,9 +155,11 @@ def fit_published(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         field = PublishedField(every.shape[1], hidden)
+        model = Published(field, low, width, span)
         optimiser = torch.optim.Adam(field.parameters(), lr=1e-2)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=20)
         for _ in range(n_iter):
+            field.noisy = True
             optimiser.zero_grad()
             loss = STRENGTH * field.penalty()
             for path, clock in zip(z, t, strict=True):
@@ -157,4 +168,6 @@ def fit_published(
             loss.backward()
             optimiser.step()
             schedule.step(loss.detach())
-    return Published(field, low, width, span)
+            if watch is not None and not watch(model):
+                break
+    return model

@@ -1,6 +1,7 @@
 """How long everything takes, beside what others take, measured alternately in one run.
 
-    python examples/benchmarks/speed.py [--quick] [--out DIR] [--rounds 7] [--sections steps fit scaling predict]
+    python examples/benchmarks/speed.py [--quick] [--out DIR] [--rounds 7] [--sections steps fit scaling predict race]
+    python examples/benchmarks/speed.py --sections race [--works W1 W2 W3 W4] [--budget 300]
     python examples/benchmarks/speed.py --sections size [--sizes 350 529 1000 2000] [--threads 2]
 
 Writes ``speed.md``, ``speed.csv`` (one line per figure) and, with matplotlib, ``speed.png`` into the output folder,
@@ -24,18 +25,17 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from _race import measure_race
 from _steps import WAYS, Step, Work, enlarged, installed, make_works, n_steps_of, skode_step
+from _timing import Figure, alternate, figure_of, seconds
 
 from skode import SparseNODERegressor, SparseNODERegressorCV, from_trajectories
 from skode.datasets import SimulatedSystem, make_hill_network, make_lorenz96
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchdiffeq", "torchode", "diffrax", "jax")
-PATIENCE = 30.0
-"""Seconds after which a run is not repeated."""
 FRESH = """
 import time; began = time.perf_counter()
 import resource, warnings; warnings.simplefilter("ignore")
@@ -49,40 +49,6 @@ SparseNODERegressor(max_iter={max_iter}, random_state=0).fit(X, y, groups=groups
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(ready - began, time.perf_counter() - began, (after - before) / 1e3, after / 1e3)
 """
-
-
-class Figure(NamedTuple):
-    """One measured number: the median of some runs, and the smallest and largest of them."""
-
-    section: str
-    what: str
-    unit: str
-    median: float
-    low: float
-    high: float
-    note: str = ""
-
-
-def figure_of(section: str, what: str, unit: str, values: list[float], note: str = "") -> Figure:
-    """Median and range."""
-    return Figure(section, what, unit, float(np.median(values)), min(values), max(values), note)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Wall clock of one call."""
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
-def alternate(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time all runs in turn, round after round, so that a busy moment hits all of them."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            if sum(times[name]) < PATIENCE:
-                times[name].append(seconds(run))
-    return times
 
 
 def calibration(rounds: int) -> tuple[float, list[Figure]]:
@@ -306,16 +272,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("speed-results"))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sections", nargs="*", default=["steps", "fit", "scaling", "predict"])
+    parser.add_argument("--sections", nargs="*", default=["steps", "fit", "scaling", "predict", "race"])
     parser.add_argument("--works", nargs="*", default=["W1", "W2", "W3", "W4"])
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), help="of taking a step")
     parser.add_argument("--sizes", nargs="*", type=int, default=[350, 529, 1000, 2000], help="of section size")
     parser.add_argument("--threads", type=int, default=2, help="of the fits of section size")
+    parser.add_argument("--budget", type=float, default=300.0, help="seconds of training per workload of section race")
     parser.add_argument("--max-iter", type=int, default=SparseNODERegressor().max_iter, help="of the timed fits")
-    parser.add_argument("--quick", action="store_true", help="two rounds, W1 and W2, short fits")
+    parser.add_argument("--quick", action="store_true", help="two rounds, W1 and W2 (race: W1, 5 s), short fits")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.works, arguments.max_iter = 2, ["W1", "W2"], 200
+        arguments.budget = min(arguments.budget, 5.0)
+    races = arguments.works[:1] if arguments.quick else arguments.works
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -325,10 +294,15 @@ def main() -> None:
         "fit": lambda: measure_fits(min(5, arguments.rounds), arguments.max_iter),
         "scaling": lambda: measure_scaling(min(3, arguments.rounds), most=4 if arguments.quick else 16),
         "predict": lambda: measure_predictions(arguments.rounds),
+        **{f"race {name}": partial(measure_race, name, arguments.budget, min(3, arguments.rounds)) for name in races},
         **{f"size {d}": partial(measure_size, d, arguments.threads) for d in arguments.sizes},
     }
     print(machine(), table(figures), flush=True)
-    several = {"steps": arguments.works, "size": [f"size {d}" for d in arguments.sizes]}
+    several = {
+        "steps": arguments.works,
+        "race": [f"race {name}" for name in races],
+        "size": [f"size {d}" for d in arguments.sizes],
+    }
     asked = [name for one in arguments.sections for name in several.get(one, [one])]
     for name in asked:
         new = sections[name]()

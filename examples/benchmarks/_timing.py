@@ -1,0 +1,46 @@
+"""Runs timed in turn, and what is kept of them: one figure per median."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+PATIENCE = 30.0
+"""Seconds after which a run is not repeated."""
+
+
+class Figure(NamedTuple):
+    """One measured number: the median of some runs, and the smallest and largest of them."""
+
+    section: str
+    what: str
+    unit: str
+    median: float
+    low: float
+    high: float
+    note: str = ""
+
+
+def figure_of(section: str, what: str, unit: str, values: list[float], note: str = "") -> Figure:
+    """Median and range."""
+    return Figure(section, what, unit, float(np.median(values)), min(values), max(values), note)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall clock of one call."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def alternate(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Time all runs in turn, round after round, so that a busy moment hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if sum(times[name]) < PATIENCE:
+                times[name].append(seconds(run))
+    return times
