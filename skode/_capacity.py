@@ -162,7 +162,7 @@ def held_out_squares(dynamics: Dynamics, weights: Weights, problem: Problem) -> 
     assert problem.held_windows is not None
     windows = Windows(*(part if part.dtype == torch.long else part.double() for part in problem.held_windows))
     weights = {name: value.double() for name, value in weights.items()}
-    n_steps = STEPS_PER_OBSERVATION * max(1, windows.times.shape[1] - 1)
+    n_steps = STEPS_PER_OBSERVATION * max(1, -(-(windows.times.shape[1] - 1) // problem.oversampling))
     n_models = len(next(iter(weights.values())))
     with torch.no_grad():
         states = solve_windows(dynamics, weights, windows, window_starts(windows, None, n_models), n_steps=n_steps)

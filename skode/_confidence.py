@@ -42,9 +42,9 @@ def edge_confidence(
 
     confidence_ij = P(T > -mean(rise) / se(rise)),    rise = held-out loss without j -> i, less that with it
 
-    over runs of ten intervals of all folds, T of Student with one degree of freedom less than runs. An edge that is
-    there by chance lowers no held-out loss. The targets of the field are apart, so one model drops one edge of every
-    target: a fold takes as many models as the richest target has edges, and one more.
+    over runs of ten intervals of all folds (more where paths are oversampled), T of Student with one degree of freedom
+    less than runs. An edge that is there by chance lowers no held-out loss. The targets of the field are apart, so one
+    model drops one edge of every target: a fold takes as many models as the richest target has edges, and one more.
 
     Parameters
     ----------
@@ -163,6 +163,6 @@ def _rises(
 
 def _runs(test: Prepared) -> IntArray:
     """Number of the run of neighbouring intervals that a row belongs to."""
-    label = np.stack([test.interval_trajectory, test.interval_place // RUN])
+    label = np.stack([test.interval_trajectory, test.interval_place // (RUN * test.oversampling)])
     runs: IntArray = np.unique(label, axis=1, return_inverse=True)[1].astype(np.int64)
     return runs

@@ -12,8 +12,9 @@ from skode._linear_field import ridge_fields
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.smooth import path, smooth
 
-GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Decay rates tried first, per median interval: beyond 4 an interval forgets its start, below .25 all are alike."""
+GRID = (0.0, 0.0625, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Decay rates tried first, per median interval: beyond 4 an interval forgets its start. Below .25 one
+rate will do: what is best is refined, but not from 0."""
 REFINE = 2.0**0.5
 """Factor between the rates that are tried around the best of those."""
 N_FOLDS = 3
@@ -60,10 +61,10 @@ def choose_decay(
     For every candidate a linear field, shrunk towards pure decay at that rate (ridge, the best of three strengths),
     is fitted to the interval rows of training trajectories, and simulated from every observation of the test
     trajectories to the next one. The test part is never smoothed or bridged, so candidates compete on the same
-    ground. Rates 0, .25, .5, 1, 2, 4 per median interval and the spline are tried on few groups, spread evenly over
-    the sizes of trajectories; then, on as many groups as fit the bound on work, factors of 2^.5 to both sides of the
-    best for as long as forecasts get better. The spline is chosen if its error is smaller by a tenth, and by more than
-    the standard error of the paired differences between folds.
+    ground. Rates 0, .0625, .25, .5, 1, 2, 4 per median interval and the spline are tried on few groups, spread evenly
+    over the sizes of trajectories; then, on as many groups as fit the bound on work, factors of 2^.5 to both sides of
+    the best for as long as forecasts get better. The spline is chosen if its error is smaller by a tenth, and by more
+    than the standard error of the paired differences between folds.
 
     Parameters
     ----------

@@ -11,8 +11,11 @@ from skode._bridge import bridge, fill, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
 from skode._model_smoothing import denoise
 from skode._typing import BoolArray, FloatArray, IntArray
-from skode.smooth import Smooth, path, smooth
+from skode.smooth import Smooth, oversampling, path, smooth
 
+OVERSAMPLED = 4.0
+"""Observations per independent datum from which on the path is the smoothing spline, and its decay rate that of every
+so many: over one short interval forecasts tell of nothing but noise."""
 FEWEST_GROUPS = 4
 """Groups from which on folds are made of them; fewer are cut into blocks of time."""
 N_BLOCKS = 8
@@ -41,6 +44,7 @@ class Followed(NamedTuple):
     gamma: float | None  # decay rate of the bridged path; None is the smoothing spline
     rate: float  # decay that production is freed of
     noise: FloatArray  # (d,) standard deviation of observations, 0 where none is found
+    freedom: FloatArray | None  # (d,) independent slopes along a spline; None is one for every interval
 
 
 def follow(
@@ -66,21 +70,38 @@ def follow(
     -------
     Followed
     """
-    gamma, rate = _rate(times, states, moves, inputs, groups)
     smoothed = smooth(times, states, moves=moves)
     noise = np.where(moves, np.nan_to_num(smoothed.noise), 0.0)
-    if gamma is None:
+    stride = _stride(states, smoothed, moves)
+    gamma, rate = _rate(*_thinned(times, states, stride), moves, inputs, groups)
+    if gamma is None or stride > 1:
+        gamma = None
         rows = _along_splines(times, states, smoothed)
         clean = [np.nan_to_num(_at(k, x, t)) for k, x, t in zip(smoothed.knots, smoothed.states, times, strict=True)]
         owner = np.repeat(np.arange(len(times)), [len(k) - 1 for k in smoothed.knots])
-        return Followed(rows, owner, clean, gamma, rate, noise)
+        return Followed(rows, owner, clean, gamma, rate, noise, np.maximum(smoothed.dof - len(times), 1.0))
     limit = noise
     clean, noise = denoise(times, states, inputs=inputs, moves=moves, gamma=gamma, limit=limit)
     if noise.any():
         gamma = rate = _between(rate, _rate(times, clean, moves, inputs, groups)[1])
         clean, noise = denoise(times, states, inputs=inputs, moves=moves, gamma=gamma, limit=limit)
     owner = np.repeat(np.arange(len(times)), [len(t) - 1 for t in times])
-    return Followed(_bridged(times, states, clean, gamma), owner, clean, gamma, rate, noise)
+    return Followed(_bridged(times, states, clean, gamma), owner, clean, gamma, rate, noise, None)
+
+
+def _stride(states: Sequence[FloatArray], smoothed: Smooth, moves: BoolArray) -> int:
+    """Intervals between independent data along a path that is oversampled; 1 if it is not."""
+    seen = np.sum([(~np.isnan(x)).sum(axis=0) for x in states], axis=0)
+    ratio = oversampling(seen[moves], smoothed.dof[moves])
+    return round(ratio) if ratio >= OVERSAMPLED else 1
+
+
+def _thinned(
+    times: Sequence[FloatArray], states: Sequence[FloatArray], stride: int
+) -> tuple[list[FloatArray], list[FloatArray]]:
+    """Every so many observations, and the last."""
+    kept = [np.unique(np.append(np.arange(0, len(t), stride), len(t) - 1)) for t in times]
+    return [t[k] for t, k in zip(times, kept, strict=True)], [x[k] for x, k in zip(states, kept, strict=True)]
 
 
 def _rate(

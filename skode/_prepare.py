@@ -14,7 +14,7 @@ from skode._scales import Scales
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
 from skode._typing import BoolArray, FloatArray, IntArray
-from skode.smooth import path, smooth
+from skode.smooth import oversampling, path, smooth
 
 _GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
 """Two-node Gauss-Legendre abscissae on [0, 1]; exact for cubic integrands."""
@@ -22,6 +22,8 @@ LONGEST = 1.0
 """Interval length, in medians, from which on a row's weight stops to grow."""
 LONG_GAP = 20.0
 """Interval length, in medians, from which on nothing is known of the path inside: no row, and no window across."""
+WELL_SAMPLED = 2.0
+"""Observations per independent datum of a well sampled path: the smooth of noisy oscillations has so many."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,17 @@ class Prepared:
     noise: FloatArray
     slope_sd: FloatArray
     freedom: FloatArray
+
+    @property
+    def oversampling(self) -> int:
+        """Intervals in the time in which a well sampled path has one: half the observations per independent datum.
+
+        Windows and runs are as many times longer: what happens in five intervals of a densely sampled path is little
+        more than noise, whatever their number.
+        """
+        seen = np.sum([(course.weights > 0).sum(axis=0) for course in self.courses], axis=0)
+        moving = self.scales.moving
+        return max(1, int(oversampling(seen[moving], self.freedom[moving]) / WELL_SAMPLED))
 
 
 @one_blas_thread()

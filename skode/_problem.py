@@ -32,6 +32,7 @@ class Problem(NamedTuple):
     shooting: torch.Tensor  # (target,) zero-model loss of windows
     whole: torch.Tensor  # (target,) zero-model loss of whole trajectories
     freedom: torch.Tensor  # (target,) independent data in the rows
+    oversampling: int  # intervals in the time in which a well sampled path has one
 
 
 Starts = Literal["refined", "given", "observed"]
@@ -52,7 +53,7 @@ def build_problem(
     ----------
     prepared : Prepared
     window : int
-        Intervals per window.
+        Intervals per window, of well sampled paths; windows of others have as many times more as they are oversampled.
     starts : {"refined", "given", "observed"}
     dtype : torch.dtype
     device : torch.device
@@ -62,6 +63,7 @@ def build_problem(
     Problem
     """
     like = torch.zeros(0, dtype=dtype, device=device)
+    window *= prepared.oversampling
     held = _held_blocks(prepared, window)
     rows = every_row(prepared, like)
     row_held = torch.as_tensor(held, device=device)
@@ -90,6 +92,7 @@ def build_problem(
         shooting=window_scale(windows, noise),
         whole=window_scale(trajectories, noise),
         freedom=tensor(_freedom(prepared, ~held if some else np.ones_like(held)), like),
+        oversampling=prepared.oversampling,
     )
 
 
@@ -101,12 +104,12 @@ def every_row(prepared: Prepared, like: torch.Tensor) -> Rows:
 
 def forecasts(prepared: Prepared, length: int, like: torch.Tensor) -> Windows:
     """What users will ask for: windows of all trajectories from their observations on, none set aside."""
-    return _windows(prepared, _window_pieces(prepared, length, "observed"), like)
+    return _windows(prepared, _window_pieces(prepared, length * prepared.oversampling, "observed"), like)
 
 
 def longest(prepared: Prepared) -> int:
-    """Intervals of the longest trajectory."""
-    return max(len(course.times) for course in prepared.courses) - 1
+    """Intervals that the longest trajectory would have if it were well sampled, rounded up."""
+    return -(-(max(len(course.times) for course in prepared.courses) - 1) // prepared.oversampling)
 
 
 def _held_blocks(prepared: Prepared, window: int) -> BoolArray:

@@ -112,7 +112,7 @@ def screen(
         return _still(times, states, given)
     unit = _units(states, moves)
     states = [x / unit for x in states]
-    rows, owner, denoised, gamma, rate, noise = follow(times, states, moves=moves, inputs=given, groups=groups)
+    rows, owner, denoised, gamma, rate, noise, freedom = follow(times, states, moves=moves, inputs=given, groups=groups)
     if trust is not None:
         rows = rows._replace(weights=rows.weights * trust.reshape(-1, *[1] * (rows.weights.ndim - 1)))
     u = np.broadcast_to(given[owner][:, None], (*rows.nodes.shape[:2], given.shape[1]))
@@ -128,6 +128,7 @@ def screen(
         alpha=alpha,
         allowed=None if allowed is None else allowed[moves],
         noise=None if gamma is None else noise[moves] ** 2,
+        freedom=None if freedom is None else freedom[moves],
     )
     unit = np.append(unit, np.ones(given.shape[1]))
     coefficients = _whole(found.coefficients / unit, moves)

@@ -39,7 +39,7 @@ chaotic learns to make up for it, and forecasts that are longer than windows tel
 LARGEST_GRID = 16
 """Most steps per observation in a training solve."""
 FIRST = 5
-"""Intervals of a window on which the steps of its solve are chosen."""
+"""Intervals of a window, if it is well sampled, on which the steps of its solve are chosen."""
 STIFFNESS = 5.0
 """How much more a jump between two windows costs than an error of the same size at an observation."""
 SHIFT = "start.shift"
@@ -259,16 +259,17 @@ class StageLosses:
         return rows.select(torch.randint(n_rows, (MINIBATCH,), generator=self.shuffle).to(rows.slopes.device))
 
     def _grid(self, params: Weights, windows: Windows) -> list[int]:
-        """Steps per solve of every model: as many as states need to stand still, at first one per observation.
+        """Steps per solve of every model: as many as states need to stand still, at first one per datum.
 
-        Of long windows the first intervals tell: a solution that later runs away never stands still.
+        Of long windows the first part tells: a solution that later runs away never stands still.
         """
         weights = self._masked(self.penalty.weights(self.dynamics.field, params))
         n_intervals = windows.times.shape[1] - 1
-        if self.stage.objective == "windows" and n_intervals > FIRST:
-            first = windows._replace(times=windows.times[:, : FIRST + 1])
-            return [-(-n * n_intervals // FIRST) for n in self._grid(params, first)]
-        n_times = max(2, n_intervals)
+        short = FIRST * self.problem.oversampling
+        if self.stage.objective == "windows" and n_intervals > short:
+            first = windows._replace(times=windows.times[:, : short + 1])
+            return [-(-n * n_intervals // short) for n in self._grid(params, first)]
+        n_times = max(2, -(-n_intervals // self.problem.oversampling))
         found = []
         for model in range(len(self.alpha)):
             own = {name: value[model : model + 1] for name, value in weights.items()}

@@ -76,8 +76,8 @@ REACH: dict[int, Stage] = {
     length: Stage(f"windows-{length}", "windows", share, frozen=True, second_order=True, corrects=False)
     for length, share in {10: 0.06, 20: 0.06, 40: 0.12, 80: 0.12}.items()
 }
-"""Intervals per window, and the stage: how a fit goes on whose own forecasts leave the range of the data. A quarter of
-the finish for the way, and half of it where windows are as long as forecasts."""
+"""Intervals per window of well sampled paths, and the stage: how a fit goes on whose own forecasts leave the range of
+the data. A quarter of the finish for the way, and half of it where windows are as long as forecasts."""
 
 TRAJECTORY: tuple[Stage, ...] = (Stage("trajectory", "trajectory", 1.0, press="uniform", settles=True),)
 """Through the solver from x0 with the penalty on from the start, as in the paper."""

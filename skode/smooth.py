@@ -12,7 +12,7 @@ import scipy.special
 from skode._spline import AbstractGrid, BandedGrid, SpectralGrid, path
 from skode._typing import BoolArray, FloatArray, IntArray
 
-__all__ = ["Smooth", "path", "smooth"]
+__all__ = ["Smooth", "oversampling", "path", "smooth"]
 
 N_STRENGTHS = 60
 ROBUST = 0.5  # 1 is plain generalised cross-validation
@@ -32,6 +32,33 @@ class Smooth(NamedTuple):
     dof: FloatArray  # (d,) equivalent parameters of the smooth, all trajectories together
     moves: BoolArray  # (d,) False: constant in every trajectory, up to noise
     strengths: FloatArray  # (d,) chosen factor of the roughness penalty, in units of time cubed; nan if not smoothed
+
+
+def oversampling(n_seen: IntArray, dof: FloatArray) -> float:
+    """Observations per independent datum: the median over variables, 1 where there is none.
+
+    Parameters
+    ----------
+    n_seen : array (d,)
+        Observations of every variable, in all trajectories together.
+    dof : array (d,)
+        Equivalent parameters of its smooth; those of 0 do not count.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skode.smooth import oversampling, smooth
+    >>> times = np.linspace(0.0, 6.0, 301)
+    >>> wave = np.sin(times)[:, None] + 0.1 * np.random.default_rng(0).standard_normal((301, 1))
+    >>> oversampling(np.array([301]), smooth([times], [wave]).dof) > 10.0
+    True
+    """
+    some = dof > 0
+    return float(np.median(n_seen[some] / dof[some])) if some.any() else 1.0
 
 
 class _Piece(NamedTuple):

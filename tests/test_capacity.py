@@ -57,7 +57,7 @@ def scales():
 def problem_with(windows):
     fields = dict.fromkeys(Problem._fields)
     given = {"held_windows": windows, "shooting": torch.ones(3).double(), "moving": torch.arange(3)}
-    return Problem(**{**fields, **given})
+    return Problem(**{**fields, "oversampling": 1, **given})
 
 
 def windows_of(dynamics, weights, n_windows=40):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import expm
 from threadpoolctl import threadpool_info
 
@@ -11,6 +12,7 @@ from skode import from_trajectories, make_questions
 from skode._blas import one_blas_thread
 from skode._layout import Layout
 from skode._prepare import nearest_knot, prepare
+from skode._problem import build_problem, forecasts, longest
 from skode._steady import SteadyRows
 from skode._trajectories import as_trajectories
 from skode.datasets import make_independent_decays, make_lotka_volterra
@@ -335,3 +337,19 @@ def test_blas_is_back_to_its_threads_after_small_work():
     with one_blas_thread():
         assert set(threads()) == {1}
     assert threads() == before
+
+
+def test_windows_span_the_same_time_however_densely_a_path_is_observed():
+    spans = {}
+    for often in (1, 8, 32):
+        times = np.linspace(0.0, 12.0, 24 * often + 1)
+        rng = np.random.default_rng(0)
+        noisy = [np.sin(times + k)[:, None] + 0.1 * rng.standard_normal((len(times), 1)) for k in range(8)]
+        dense = prepared(noisy, [times] * 8)
+        problem = build_problem(dense, window=5, starts="refined", dtype=torch.float64, device=torch.device("cpu"))
+        assert problem.windows.times.shape[1] - 1 == 5 * dense.oversampling == 5 * problem.oversampling
+        spans[often] = float(problem.windows.times[0, -1]) * dense.scales.time_unit
+        like = torch.zeros(0, dtype=torch.float64)
+        assert forecasts(dense, 2, like).times.shape[1] - 1 == 2 * dense.oversampling
+        assert longest(dense) * dense.oversampling >= len(times) - 1
+    assert np.ptp(list(spans.values())) < 0.5 * max(spans.values())

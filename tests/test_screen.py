@@ -8,6 +8,7 @@ import scipy.linalg
 
 from skode._bridge import bridge_rows, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
+from skode._interval_rows import follow
 from skode._linear_field import likeliest_field
 from skode._model_smoothing import Noise, Panel, denoise, estimate_noise, kalman_smoother, process_noise, residuals
 from skode._screen import screen
@@ -325,6 +326,17 @@ def test_dense_oscillations_are_read_along_the_spline():
     found = run([t] * 12, states)
     assert found.gamma is None
     np.testing.assert_allclose(found.coefficients, [[0, 3], [-3, 0]], atol=0.1)
+
+
+@pytest.mark.parametrize("often", [1, 10, 40])
+def test_the_rate_of_decay_is_found_however_densely_it_is_observed(often):
+    times, rng = np.linspace(0.0, 6.0, 12 * often + 1), np.random.default_rng(0)
+    exact = [np.exp(-times)[:, None] * rng.standard_normal(30) + 0.2 * rng.standard_normal(30) for _ in range(6)]
+    states = [x + 0.05 * rng.standard_normal(x.shape) for x in exact]
+    inputs = np.stack([x[-1] for x in exact])
+    found = follow([times] * 6, states, moves=np.ones(30, dtype=bool), inputs=inputs, groups=None)
+    assert 0.5 < found.rate < 2.0
+    assert found.gamma is None or often == 1
 
 
 def test_one_long_trajectory_is_cut_into_blocks_of_time():

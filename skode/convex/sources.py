@@ -23,6 +23,7 @@ def select_sources(
     alpha: float | None = None,
     allowed: BoolArray | None = None,
     noise: FloatArray | None = None,
+    freedom: FloatArray | None = None,
 ) -> Selection:
     r"""Select by the adaptive lasso and, if splines describe the rows better than lines, exchange sources with these.
 
@@ -32,7 +33,8 @@ def select_sources(
 
     .. math:: n = \frac{(\sum_k w_k)^2 / \sum_k w_k^2}{r + (1 - r) / share}.
 
-    r is 0 for the first choice; where noise is known, what is left then tells r, and the choice is repeated.
+    r is 0 for the first choice; where noise is known, what is left then tells r, and the choice is repeated. n is never
+    more than ``freedom``.
 
     Parameters
     ----------
@@ -51,6 +53,8 @@ def select_sources(
     noise : array (target,), default None
         Variance that noise in the target's own observations gives to a row of weight 1; a row of weight w has
         that over w. None is 0.
+    freedom : array (target,), default None
+        Independent slopes in the rows: a path that was smoothed has fewer than intervals. None is one for each row.
 
     Returns
     -------
@@ -59,12 +63,13 @@ def select_sources(
         ``evidence`` is None with a given ``alpha``.
     """
     features = np.einsum("kl,kls->ks", quadrature, nodes)
-    found = select(features, slopes, weights, alphas=alphas, alpha=alpha, allowed=allowed)
+    rows = np.broadcast_to(weights.sum(axis=0) ** 2 / (weights**2).sum(axis=0), slopes.shape[1:])
+    rows = rows if freedom is None else np.minimum(rows, freedom / SHARE_OF_ROWS)
+    n_rows = SHARE_OF_ROWS * rows
+    found = select(features, slopes, weights, alphas=alphas, alpha=alpha, allowed=allowed, n_rows=n_rows)
     if alpha is not None:
         return found
-    rows = np.broadcast_to(weights.sum(axis=0) ** 2 / (weights**2).sum(axis=0), slopes.shape[1:])
     choose = partial(select_splines, nodes, quadrature, slopes, weights, scores=found.scores, least=float(alphas[-1]))
-    n_rows = SHARE_OF_ROWS * rows
     bent = choose(start=found.support, n_rows=n_rows)
     if noise is not None and noise.any():
         share = _share_of_noise(slopes, weights, bent.residual, noise)
