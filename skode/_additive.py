@@ -70,8 +70,8 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     """Select the sources of every target as for a linear field, then let held-out windows decide what reads them.
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
-    2. *refit*: on the support, linear and networks under more and less weight decay, by least squares; a richer one
-       only if it forecasts held-out windows better by more than 1.64 standard errors; then once more on all rows.
+    2. *refit*: on the support, linear and networks under more and less weight decay, by least squares; networks only
+       if they forecast held-out windows better by more than 1.64 standard errors; then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
@@ -241,11 +241,12 @@ def _drawn(nets: _Nets, prepared: Prepared, found: Screen, seed: int) -> Weights
 
 
 def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float) -> tuple[_Candidate, Refit]:
-    """Fit from simple to rich, keep the richer only on evidence, and fit what was chosen to all rows.
+    """Fit lines and networks, keep the better network only on evidence, and fit what was chosen to all rows.
 
-    The richer must forecast held-out windows better by more than 1.64 standard errors of the paired differences, over
-    all targets. Interval rows would not do: denoised sources and raw targets share noise, which a network can learn.
-    One decision serves all targets, as in ``narrow``.
+    A network must forecast held-out windows better than lines by more than 1.64 standard errors of the paired
+    differences, over all targets; of networks held more and less strongly the one that forecasts better competes.
+    Interval rows would not do: denoised sources and raw targets share noise, which a network can learn. One decision
+    serves all targets, as in ``narrow``.
     """
     problem, linear = nets.problem, nets.linear
     chosen = _Candidate(linear, weight_decay)
@@ -254,17 +255,23 @@ def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float
     windows = problem.held_windows
     if windows is not None and len(windows.start) >= FEWEST:
         dynamics = Dynamics(nets.field, prepared.scales, time_dependent=False)
-        with one_torch_thread():
-            errors = forecast_errors(dynamics, best.weights, problem)[0]
         now = {**drawn, **{name: best.weights[name] for name in linear}}
+        tried = []
         for factor in DECAYS:
             rich = _Candidate(tuple(drawn), factor * weight_decay)
             fitted = nets.fit(problem.rows, now, rich, nets.n_iter)
-            with one_torch_thread():
-                now, wrong = fitted.weights, forecast_errors(dynamics, fitted.weights, problem)[0]
-            if bool(clearly_lower(wrong, errors)):
-                best, chosen, errors = fitted, rich, wrong
+            tried.append((rich, fitted, _forecast_errors(dynamics, fitted, problem)))
+            now = fitted.weights
+        rich, fitted, errors = min(tried, key=lambda one: float(one[2].mean().nan_to_num(torch.inf)))
+        if bool(clearly_lower(errors, _forecast_errors(dynamics, best, problem))):
+            chosen, best = rich, fitted
     return chosen, nets.go_on(prepared, best, chosen)
+
+
+def _forecast_errors(dynamics: Dynamics, fitted: Refit, problem: Problem) -> torch.Tensor:
+    """Errors of forecasts of held-out windows.  # (window,)"""
+    with one_torch_thread():
+        return forecast_errors(dynamics, fitted.weights, problem)[0]
 
 
 def _report(
