@@ -88,6 +88,8 @@ def choose(losses: FloatArray, n_edges: IntArray, selection: str) -> int:
 def information(losses: FloatArray, n_edges: IntArray, prepared: Prepared) -> FloatArray:
     """Extended BIC in place of losses, from refits on all data; every second row counts (see ``convex.select``).
 
+    There are never more independent rows than the smooth paths have parameters, and states of rest.
+
     Parameters
     ----------
     losses : array (1, level, target)
@@ -100,6 +102,8 @@ def information(losses: FloatArray, n_edges: IntArray, prepared: Prepared) -> Fl
     array (1, level, target)
     """
     effective = SHARE_OF_ROWS * prepared.slope_weights.sum(0) ** 2 / (prepared.slope_weights**2).sum(0)
+    at_rest = (prepared.interval_trajectory < 0).sum()
+    effective = np.minimum(effective, np.maximum(prepared.freedom - len(prepared.courses), 1.0) + at_rest)
     n_sources = prepared.nodes.shape[-1]
     values = [
         ebic(np.maximum(loss, 1e-12), size.astype(float), n_rows=effective, n_sources=n_sources, gamma=EBIC_GAMMA)

@@ -11,11 +11,8 @@ from skode._bridge import bridge, fill, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
 from skode._model_smoothing import denoise
 from skode._typing import BoolArray, FloatArray, IntArray
-from skode.smooth import Smooth, oversampling, path, smooth
+from skode.smooth import WELL_SAMPLED, Smooth, oversampling, path, smooth
 
-OVERSAMPLED = 4.0
-"""Observations per independent datum from which on the path is the smoothing spline, and its decay rate that of every
-so many: over one short interval forecasts tell of nothing but noise."""
 FEWEST_GROUPS = 4
 """Groups from which on folds are made of them; fewer are cut into blocks of time."""
 N_BLOCKS = 8
@@ -57,6 +54,9 @@ def follow(
 ) -> Followed:
     """Choose the path between observations, denoise it, and lay rows along it: steps 1 and 2 of ``screen``.
 
+    Where paths are oversampled the smoothing spline is taken, and the rate is that of every so many observations: what
+    happens over one short interval is mostly noise.
+
     Parameters
     ----------
     times : sequence of arrays (knot_k,)
@@ -75,11 +75,10 @@ def follow(
     stride = _stride(states, smoothed, moves)
     gamma, rate = _rate(*_thinned(times, states, stride), moves, inputs, groups)
     if gamma is None or stride > 1:
-        gamma = None
         rows = _along_splines(times, states, smoothed)
         clean = [np.nan_to_num(_at(k, x, t)) for k, x, t in zip(smoothed.knots, smoothed.states, times, strict=True)]
         owner = np.repeat(np.arange(len(times)), [len(k) - 1 for k in smoothed.knots])
-        return Followed(rows, owner, clean, gamma, rate, noise, np.maximum(smoothed.dof - len(times), 1.0))
+        return Followed(rows, owner, clean, None, rate, noise, np.maximum(smoothed.dof - len(times), 1.0))
     limit = noise
     clean, noise = denoise(times, states, inputs=inputs, moves=moves, gamma=gamma, limit=limit)
     if noise.any():
@@ -92,8 +91,8 @@ def follow(
 def _stride(states: Sequence[FloatArray], smoothed: Smooth, moves: BoolArray) -> int:
     """Intervals between independent data along a path that is oversampled; 1 if it is not."""
     seen = np.sum([(~np.isnan(x)).sum(axis=0) for x in states], axis=0)
-    ratio = oversampling(seen[moves], smoothed.dof[moves])
-    return round(ratio) if ratio >= OVERSAMPLED else 1
+    factor = oversampling(seen[moves], smoothed.dof[moves])
+    return WELL_SAMPLED * factor if factor > 1 else 1
 
 
 def _thinned(

@@ -22,8 +22,6 @@ LONGEST = 1.0
 """Interval length, in medians, from which on a row's weight stops to grow."""
 LONG_GAP = 20.0
 """Interval length, in medians, from which on nothing is known of the path inside: no row, and no window across."""
-WELL_SAMPLED = 2.0
-"""Observations per independent datum of a well sampled path: the smooth of noisy oscillations has so many."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,14 @@ class Prepared:
 
     @property
     def oversampling(self) -> int:
-        """Intervals in the time in which a well sampled path has one: half the observations per independent datum.
+        """Intervals in the time in which a well sampled path has one (see ``smooth.oversampling``).
 
         Windows and runs are as many times longer: what happens in five intervals of a densely sampled path is little
         more than noise, whatever their number.
         """
         seen = np.sum([(course.weights > 0).sum(axis=0) for course in self.courses], axis=0)
         moving = self.scales.moving
-        return max(1, int(oversampling(seen[moving], self.freedom[moving]) / WELL_SAMPLED))
+        return oversampling(seen[moving], self.freedom[moving])
 
 
 @one_blas_thread()

@@ -15,6 +15,7 @@ from skode._typing import BoolArray, FloatArray, IntArray
 __all__ = ["Smooth", "oversampling", "path", "smooth"]
 
 N_STRENGTHS = 60
+WELL_SAMPLED = 2  # observations per independent datum: smooths of noisy oscillations in the benchmarks have one to four
 ROBUST = 0.5  # 1 is plain generalised cross-validation
 LONG_SERIES = 300  # knots; beyond this the banded form is cheaper than the spectral one
 SHORT_INTERVAL = 1e-3  # of the trajectory's median interval
@@ -34,8 +35,8 @@ class Smooth(NamedTuple):
     strengths: FloatArray  # (d,) chosen factor of the roughness penalty, in units of time cubed; nan if not smoothed
 
 
-def oversampling(n_seen: IntArray, dof: FloatArray) -> float:
-    """Observations per independent datum: the median over variables, 1 where there is none.
+def oversampling(n_seen: IntArray, dof: FloatArray) -> int:
+    """Intervals in the time in which a well sampled path has one: those per independent datum, halved and rounded down.
 
     Parameters
     ----------
@@ -46,7 +47,8 @@ def oversampling(n_seen: IntArray, dof: FloatArray) -> float:
 
     Returns
     -------
-    float
+    int
+        Of the median variable; 1 or more.
 
     Examples
     --------
@@ -54,11 +56,11 @@ def oversampling(n_seen: IntArray, dof: FloatArray) -> float:
     >>> from skode.smooth import oversampling, smooth
     >>> times = np.linspace(0.0, 6.0, 301)
     >>> wave = np.sin(times)[:, None] + 0.1 * np.random.default_rng(0).standard_normal((301, 1))
-    >>> oversampling(np.array([301]), smooth([times], [wave]).dof) > 10.0
+    >>> oversampling(np.array([301]), smooth([times], [wave]).dof) > 10
     True
     """
     some = dof > 0
-    return float(np.median(n_seen[some] / dof[some])) if some.any() else 1.0
+    return max(1, int(np.median(n_seen[some] / dof[some]) / WELL_SAMPLED)) if some.any() else 1
 
 
 class _Piece(NamedTuple):
