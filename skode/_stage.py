@@ -274,6 +274,6 @@ class StageLosses:
         for model in range(len(self.alpha)):
             own = {name: value[model : model + 1] for name, value in weights.items()}
             slope = self.dynamics.slope(own, windows.inputs, windows.origin).value
-            start, most = windows.start.unsqueeze(0), LARGEST_GRID * n_times
+            start, most = windows.start.unsqueeze(0), LARGEST_GRID * max(2, n_intervals)
             found.append(double_step(slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=most))
         return [one.n_steps for one in found]
