@@ -179,8 +179,17 @@ def test_linear_regressions_rank_self_decay_first(method, middle):
 def test_every_set_has_a_family():
     assert {family_of(name) for name in SETS} == {
         *("lorenz96", "hill", "oscillators", "decays", "dense", "polynomial", "chaos", "sim350"),
-        *("dream4-series", "dream4-inputs", "dream4-knockouts"),
+        *("dream4-series", "dream4-inputs", "dream4-knockouts", "sampling-1", "sampling-10"),
     }
+
+
+def test_sampling_changes_how_often_training_is_observed_and_nothing_else():
+    few, many = SETS["sampling-1-lotka-volterra"](3, None), SETS["sampling-10-lotka-volterra"](3, None)
+    assert len(few.states) == len(many.states) == 20
+    for one, other in zip(few.states, many.states, strict=True):
+        np.testing.assert_array_equal(one, other[::10])
+    np.testing.assert_array_equal(few.test, many.test)
+    assert few.test.shape[1] == len(few.test_times) == len(few.times[0])
 
 
 def test_forecasts_on_the_way_change_nothing_in_the_published_training(decay):

@@ -20,7 +20,9 @@ from skode.datasets import (
     make_dense_linear,
     make_hill_network,
     make_independent_decays,
+    make_lorenz63,
     make_lorenz96,
+    make_lotka_volterra,
 )
 
 CHAOTIC = (
@@ -156,6 +158,31 @@ def polynomial(system: str, seed: int, _: Path | None) -> BenchmarkSet:
     return replace(data, degree=3 if system in CUBIC else 2)
 
 
+SAMPLED = {
+    "lorenz96": (make_lorenz96, 30, 0.1),
+    "lorenz63": (make_lorenz63, 40, 0.05),
+    "lotka-volterra": (make_lotka_volterra, 40, 0.2),
+    "hill": (make_hill_network, 20, 0.5),
+}
+"""Simulator, number of observations and time between them, where they are few."""
+
+
+def sampling(system: str, often: int, seed: int, _: Path | None) -> BenchmarkSet:
+    """The same 20 trajectories observed once or ten times as often, 5 % noise; forecasts of the same few times."""
+    simulate, n_times, dt = SAMPLED[system]
+    finest = simulate(n_trajectories=30, n_times=10 * n_times - 9, dt=dt / 10, noise=0.05, random_state=seed)
+    data = _simulated(f"sampling-{often}-{system}", finest)
+    assert data.test is not None and data.test_times is not None
+    some = slice(None, None, 10 // often)
+    return replace(
+        data,
+        states=[x[some] for x in data.states],
+        times=[t[some] for t in data.times],
+        test=data.test[:, ::10],
+        test_times=data.test_times[::10],
+    )
+
+
 def dream4(network: int, form: str, _: int, folder: Path | None) -> BenchmarkSet | None:
     """Five series of 21 points; a perturbation of unknown targets acts until t = 500.
 
@@ -268,13 +295,14 @@ SETS: dict[str, Maker] = {
     "decays": decays,
     "dense": dense,
     **{f"polynomial-{system}": partial(polynomial, system) for system in POLYNOMIAL},
+    **{f"sampling-{often}-{system}": partial(sampling, system, often) for often in (1, 10) for system in SAMPLED},
     **{f"dream4-{form}-{k}": partial(dream4, k, form) for form in ("series", "inputs", "knockouts") for k in (1, 2, 3)},
     **{f"chaos-{system}": partial(chaos, system) for system in CHAOTIC},
     **{f"sim350-{form}": partial(sim350, form) for form in ("clean", "noise05")},
 }
 """Name -> function of a seed and of the folder of sets that do not ship, which gives None where the set is absent."""
 
-FAMILIES = ("polynomial", "chaos", "dream4-series", "dream4-inputs", "dream4-knockouts")
+FAMILIES = ("polynomial", "sampling-10", "sampling-1", "chaos", "dream4-series", "dream4-inputs", "dream4-knockouts")
 """Sets whose names begin so are also averaged."""
 
 
