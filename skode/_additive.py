@@ -12,21 +12,15 @@ import scipy.sparse
 import torch
 
 from skode._bridge import bridge_nodes
-from skode._capacity import FEWEST, clearly_lower, forecast_errors
 from skode._dynamics import Dynamics
-from skode._parallel import one_torch_thread
 from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
-from skode._refit import Refit, refit
+from skode._readers import Readers, choose_decays, choose_readers
 from skode._rematch import rematch
 from skode._screen import Screen, screen
 from skode._train import StageReport, Trained
-from skode._typing import BoolArray, FloatArray, Weights
+from skode._typing import BoolArray, FloatArray
 from skode.fields import PackedField
-from skode.objectives import Rows
-
-DECAYS = (1.0, 0.01)
-"""Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +64,8 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     """Select the sources of every target as for a linear field, then let held-out windows decide what reads them.
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
-    2. *refit*: on the support, linear and networks under more and less weight decay, by least squares; networks only
-       if they forecast held-out windows better by more than 1.64 standard errors; then once more on all rows.
+    2. *refit*: on the support, by least squares, rates of decay of one's own or shared, lines or networks, as held-out
+       windows are forecast better (see ``_readers``); then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
@@ -106,16 +100,19 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     history["select"] = _report(found.residual, n_edges, 1, began)
     request.report(history["select"].line("select"))
     began = time.perf_counter()
-    nets = _Nets(field, problem, _own_decay(field, found).to(problem.matching.device), request.n_iter)
-    chosen, fitted = _choose(nets, prepared, _drawn(nets, prepared, found, request.seed), request.weight_decay)
+    decay = found.rate / np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
+    readers, drawn = Readers.draw(field, problem, decay, found.support, seed=request.seed, n_iter=request.n_iter)
+    dynamics = Dynamics(field, prepared.scales, time_dependent=False)
+    readers, drawn = choose_decays(readers, drawn, dynamics, request.weight_decay)
+    chosen, fitted = choose_readers(readers, drawn, dynamics, request.weight_decay)
+    fitted = readers.go_on(every_row(prepared, problem.matching.double()), fitted, chosen)
     history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
     request.report(history["refit"].line("refit"))
     if found.gamma is not None:
         began = time.perf_counter()
-        dynamics = Dynamics(field, prepared.scales, time_dependent=False)
         nodes_at = np.concatenate([bridge_nodes(t, found.quadrature.shape[1]) for t in times])
         prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
-        fitted = nets.go_on(prepared, fitted, chosen)
+        fitted = readers.go_on(every_row(prepared, problem.matching.double()), fitted, chosen)
         loss = fitted.loss[problem.moving]
         history["rematch"] = _report(loss, n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
         request.report(history["rematch"].line("rematch"))
@@ -179,99 +176,6 @@ def _field(prepared: Prepared, found: Screen, request: Request) -> PackedField:
         parents=parents,
         n_bilinear=request.n_bilinear,
     )
-
-
-class _Candidate(NamedTuple):
-    """What may bend, and how strongly it is held."""
-
-    free: tuple[str, ...]
-    weight_decay: float
-
-
-def _own_decay(field: PackedField, found: Screen) -> torch.Tensor:
-    """Columns that hold a variable's decay at the shared rate and nothing else.  # (target, slot)"""
-    own = torch.eye(*found.support.shape, dtype=torch.bool) & ~torch.as_tensor(found.support)
-    return field.to_columns(own)
-
-
-class _Nets(NamedTuple):
-    """Least squares for networks on one support; what does not change from fit to fit."""
-
-    field: PackedField
-    problem: Problem
-    fixed: torch.Tensor  # (target, slot), columns that stay as they are
-    n_iter: int
-
-    @property
-    def linear(self) -> tuple[str, ...]:
-        """Tensors of the linear part."""
-        return ("K", f"b{len(self.field.hidden)}")
-
-    def fit(self, rows: Rows, start: Weights, kind: _Candidate, n_iter: int) -> Refit:
-        """Fit to rows from given weights."""
-        scale = self.problem.matching.double()
-        return refit(
-            self.field,
-            rows,
-            start,
-            scale=scale,
-            weight_decay=kind.weight_decay,
-            free=kind.free,
-            fixed=self.fixed,
-            n_iter=n_iter,
-        )
-
-    def go_on(self, prepared: Prepared, fitted: Refit, kind: _Candidate) -> Refit:
-        """Fit to all rows, from a fit to a part of them or to rows that were nearly the same."""
-        rows = every_row(prepared, self.problem.matching.double())
-        return self.fit(rows, fitted.weights, kind, max(1, self.n_iter // 2))
-
-
-def _drawn(nets: _Nets, prepared: Prepared, found: Screen, seed: int) -> Weights:
-    """Initial weights. A decay at the shared rate was no one's choice, and raw targets would bias it: it is set."""
-    field, device = nets.field, nets.fixed.device
-    draw = torch.Generator().manual_seed(seed)
-    weights = field.init(draw, n_models=1, dtype=torch.float64, device=device)
-    rate = torch.as_tensor(np.where(prepared.scales.moving, prepared.scales.rate, np.inf)[:, None], device=device)
-    decay = field.to_columns(torch.as_tensor(found.coefficients, device=device)) / rate
-    for name in field.entries:
-        own = decay if name == "K" else torch.zeros_like(decay)
-        weights[name] = torch.where(nets.fixed.unsqueeze(1), own.unsqueeze(1), weights[name])
-    return weights
-
-
-def _choose(nets: _Nets, prepared: Prepared, drawn: Weights, weight_decay: float) -> tuple[_Candidate, Refit]:
-    """Fit lines and networks, keep the better network only on evidence, and fit what was chosen to all rows.
-
-    A network must forecast held-out windows better than lines by more than 1.64 standard errors of the paired
-    differences, over all targets; of networks held more and less strongly the one that forecasts better competes.
-    Interval rows would not do: denoised sources and raw targets share noise, which a network can learn. One decision
-    serves all targets, as in ``narrow``.
-    """
-    problem, linear = nets.problem, nets.linear
-    chosen = _Candidate(linear, weight_decay)
-    start = {name: value if name in linear else torch.zeros_like(value) for name, value in drawn.items()}
-    best = nets.fit(problem.rows, start, chosen, nets.n_iter)
-    windows = problem.held_windows
-    if windows is not None and len(windows.start) >= FEWEST:
-        dynamics = Dynamics(nets.field, prepared.scales, time_dependent=False)
-        now = {**drawn, **{name: best.weights[name] for name in linear}}
-        tried = []
-        for factor in DECAYS:
-            rich = _Candidate(tuple(drawn), factor * weight_decay)
-            fitted = nets.fit(problem.rows, now, rich, nets.n_iter)
-            tried.append((rich, fitted, _forecast_errors(dynamics, fitted, problem)))
-            now = fitted.weights
-        rich, fitted, errors = min(tried, key=lambda one: float(one[2].mean().nan_to_num(torch.inf)))
-        if bool(clearly_lower(errors, _forecast_errors(dynamics, best, problem))):
-            chosen, best = rich, fitted
-    return chosen, nets.go_on(prepared, best, chosen)
-
-
-def _forecast_errors(dynamics: Dynamics, fitted: Refit, problem: Problem) -> torch.Tensor:
-    """Errors of forecasts of held-out windows.  # (window,)"""
-    with one_torch_thread():
-        return forecast_errors(dynamics, fitted.weights, problem)[0]
 
 
 def _report(

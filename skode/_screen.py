@@ -27,6 +27,7 @@ class Screen(NamedTuple):
     scores: AnyArray  # (d, source) ranking of all pairs, >= 0; 0 where nothing is allowed; of ``ranking_type``
     alphas: FloatArray  # (d,) strength at which the support stands; 0 for what does not move
     gamma: float | None  # decay rate of the bridged path; None is the smoothing spline
+    rate: float  # decay that production was freed of, per unit of time
     noise: FloatArray  # (d,) standard deviation of observations, 0 where none is found
     nodes: FloatArray  # (interval, node, source) along the denoised path
     quadrature: FloatArray  # (interval, node) weights of the nodes in the mean over an interval
@@ -140,6 +141,7 @@ def screen(
         scores=_whole(found.scores, moves),
         alphas=_whole(found.alphas, moves),
         gamma=gamma,
+        rate=rate,
         noise=noise,
         nodes=nodes * unit,
         quadrature=rows.quadrature,
@@ -196,7 +198,7 @@ def _still(times: Sequence[FloatArray], states: list[FloatArray], inputs: FloatA
     q = np.concatenate([r.node_weights for r in nodes])
     zero = np.zeros(d)
     return Screen(
-        nothing, none, zero, none, zero, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero, none
+        nothing, none, zero, none, zero, 0.0, 0.0, zero, z, q, np.zeros((n, d)), np.ones(n), states, [], 0.0, zero, none
     )
 
 

@@ -101,17 +101,10 @@ ALLOWED: dict[str, set[str]] = {
     # where they meet
     "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
     "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepare"},
+    "skode._readers": TYPES | PARTS | {"skode._capacity", "skode._parallel", "skode._refit"},
     "skode._additive": TYPES
     | PARTS
-    | {
-        "skode._bridge",
-        "skode._parallel",
-        "skode._prepare",
-        "skode._refit",
-        "skode._rematch",
-        "skode._screen",
-        "skode._train",
-    },
+    | {"skode._bridge", "skode._prepare", "skode._readers", "skode._rematch", "skode._screen", "skode._train"},
     "skode._refit": TYPES | {"skode._parallel", "skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._dynamics", "skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
