@@ -1,12 +1,13 @@
-"""What reads the sources that were selected: own or shared decay, lines or networks; held-out windows decide."""
+"""What reads the selected sources: own or shared decay, how strong lines, or networks; held-out windows decide."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 
-from skode._capacity import EVIDENCE, can_decide, clearly_lower, forecast_errors, held_out_squares
+from skode._capacity import EVIDENCE, can_decide, clearly_lower, held_out_squares
 from skode._dynamics import Dynamics
 from skode._parallel import one_torch_thread
 from skode._problem import Problem
@@ -17,6 +18,8 @@ from skode.objectives import Rows
 
 DECAYS = (1.0, 0.01)
 """Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
+RIDGES = (0.01, 0.03, 0.1, 0.3)
+"""Prices of lines on offer beside none. Lines that describe other curves feed each other, and errors grow with time."""
 
 
 class Candidate(NamedTuple):
@@ -24,6 +27,7 @@ class Candidate(NamedTuple):
 
     free: tuple[str, ...]
     weight_decay: float
+    ridge: float = 0.0
 
 
 class Readers(NamedTuple):
@@ -33,9 +37,7 @@ class Readers(NamedTuple):
     problem: Problem
     decay: torch.Tensor  # (target,) rate that all share, in standard units
     own: torch.Tensor  # (target, slot) of bool, the column of the variable itself
-    shared: (
-        torch.Tensor
-    )  # (target, slot) of bool, columns of variables that decay at the shared rate and do nothing else
+    shared: torch.Tensor  # (target, slot) of bool, the same where it decays at the shared rate and does nothing else
     n_iter: int
 
     @classmethod
@@ -84,14 +86,15 @@ class Readers(NamedTuple):
             start,
             scale=self.problem.matching.double(),
             weight_decay=kind.weight_decay,
+            ridge=kind.ridge,
             free=kind.free,
             fixed=self.shared,
             n_iter=n_iter,
         )
 
-    def lines(self, drawn: Weights, weight_decay: float) -> tuple[Candidate, Refit]:
+    def lines(self, drawn: Weights, weight_decay: float, ridge: float = 0.0) -> tuple[Candidate, Refit]:
         """Fit lines to the rows that are not held out."""
-        kind = Candidate(self.linear, weight_decay)
+        kind = Candidate(self.linear, weight_decay, ridge)
         start = {name: value if name in self.linear else torch.zeros_like(value) for name, value in drawn.items()}
         return kind, self.fit(self.problem.rows, start, kind, self.n_iter)
 
@@ -143,12 +146,12 @@ def choose_decays(readers: Readers, drawn: Weights, dynamics: Dynamics, weight_d
 def choose_readers(
     readers: Readers, drawn: Weights, dynamics: Dynamics, weight_decay: float
 ) -> tuple[Candidate, Refit]:
-    """Fit lines and networks to the rows that are not held out, and keep the better network only on evidence.
+    """Fit lines and networks to the rows that are not held out, and keep the richer or stricter only on evidence.
 
-    A network must forecast held-out windows better than lines by more than 1.64 standard errors of the paired
-    differences, over all targets; of networks held more and less strongly the one that forecasts better competes.
-    Interval rows would not do: denoised sources and raw targets share noise, which a network can learn. One decision
-    serves all targets, as in ``narrow``.
+    First, lines without a price or the best of those that have one; then these lines or the better of the networks,
+    held more and less strongly. What comes second must forecast held-out windows better by more than 1.64 standard
+    errors of the paired differences, over all targets. Interval rows would not do: denoised sources and raw targets
+    share noise, which a network can learn. One decision serves all targets, as in ``narrow``.
 
     Parameters
     ----------
@@ -162,29 +165,32 @@ def choose_readers(
     Candidate
     Refit
     """
-    problem = readers.problem
-    chosen, best = readers.lines(drawn, weight_decay)
-    if can_decide(problem):
-        now = {**drawn, **{name: best.weights[name] for name in readers.linear}}
-        tried = []
-        for factor in DECAYS:
-            rich = Candidate(tuple(drawn), factor * weight_decay)
-            fitted = readers.fit(problem.rows, now, rich, readers.n_iter)
-            tried.append((rich, fitted, _errors(dynamics, fitted, problem)))
-            now = fitted.weights
-        rich, fitted, errors = min(tried, key=lambda one: float(one[2].mean().nan_to_num(torch.inf)))
-        if bool(clearly_lower(errors, _errors(dynamics, best, problem))):
-            chosen, best = rich, fitted
-    return chosen, best
+    chosen = readers.lines(drawn, weight_decay)
+    if not can_decide(readers.problem):
+        return chosen
+    priced = [readers.lines(drawn, weight_decay, ridge) for ridge in RIDGES]
+    chosen = _better(chosen, priced, dynamics, readers.problem)
+    kind, now = chosen[0], {**drawn, **{name: chosen[1].weights[name] for name in readers.linear}}
+    networks = []
+    for factor in DECAYS:
+        rich = Candidate(tuple(drawn), factor * weight_decay, kind.ridge)
+        networks.append((rich, readers.fit(readers.problem.rows, now, rich, readers.n_iter)))
+        now = networks[-1][1].weights
+    return _better(chosen, networks, dynamics, readers.problem)
+
+
+_Fit: TypeAlias = tuple[Candidate, Refit]
+
+
+def _better(first: _Fit, others: Sequence[_Fit], dynamics: Dynamics, problem: Problem) -> _Fit:
+    """The best of the others where it forecasts held-out windows clearly better than the first, else that."""
+    errors = [_squares(dynamics, fitted, problem)[:, problem.moving].sum(-1).sqrt() for _, fitted in others]
+    best = min(range(len(others)), key=lambda k: float(errors[k].mean().nan_to_num(torch.inf)))
+    before = _squares(dynamics, first[1], problem)[:, problem.moving].sum(-1).sqrt()
+    return others[best] if bool(clearly_lower(errors[best], before)) else first
 
 
 def _squares(dynamics: Dynamics, fitted: Refit, problem: Problem) -> torch.Tensor:
     """Squared errors of forecasts of held-out windows.  # (window, target)"""
     with one_torch_thread():
         return held_out_squares(dynamics, fitted.weights, problem)[0]
-
-
-def _errors(dynamics: Dynamics, fitted: Refit, problem: Problem) -> torch.Tensor:
-    """Errors of forecasts of held-out windows, over all targets.  # (window,)"""
-    with one_torch_thread():
-        return forecast_errors(dynamics, fitted.weights, problem)[0]

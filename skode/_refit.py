@@ -38,6 +38,7 @@ def refit(
     *,
     scale: torch.Tensor,
     weight_decay: float,
+    ridge: float = 0.0,
     free: tuple[str, ...] | None = None,
     fixed: torch.Tensor | None = None,
     n_iter: int = 30,
@@ -56,7 +57,9 @@ def refit(
     start : dict of tensors  # (1, ...)
     scale : tensor  # (target,), from ``matching_scale``
     weight_decay : float
-        Price of the squared weights of a target; biases and the linear skip, which bend nothing, are free.
+        Price of the squared weights of a target; biases are free, and so is the linear skip, which bends nothing.
+    ridge : float
+        Price of the squared linear skip, in standard units.
     free : tuple of str, optional
         Tensors that may change; the others stay as they are. All by default.
     fixed : bool tensor  # (target, slot), optional
@@ -80,7 +83,8 @@ def refit(
         nets = TargetNets(parents.shape[1], field.hidden, field.activation, field.n_bilinear)
         root = (rows.weights[:, targets].double() / total[targets]).sqrt().T
         held = [name for name in nets.shapes if name != "K" and not name.startswith("b")]
-        decay, open_entries = weight_decay * nets.marks(*held), nets.marks(*open_names).expand(len(targets), -1)
+        decay = weight_decay * nets.marks(*held) + ridge * nets.marks("K")
+        open_entries = nets.marks(*open_names).expand(len(targets), -1)
         if fixed is not None:
             open_entries = open_entries * nets.outside(fixed[targets, : nets.n_slots])
         problem = _Matching(
