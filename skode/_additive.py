@@ -15,7 +15,7 @@ from skode._bridge import bridge_nodes
 from skode._dynamics import Dynamics
 from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
-from skode._readers import Readers, choose_decays, choose_readers
+from skode._readers import Readers, choose_readers
 from skode._rematch import rematch
 from skode._screen import Screen, screen
 from skode._train import StageReport, Trained
@@ -103,16 +103,15 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     decay = found.rate / np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
     readers, drawn = Readers.draw(field, problem, decay, found.support, seed=request.seed, n_iter=request.n_iter)
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
-    readers, drawn = choose_decays(readers, drawn, dynamics, request.weight_decay)
-    chosen, fitted = choose_readers(readers, drawn, dynamics, request.weight_decay)
-    fitted = readers.go_on(every_row(prepared, problem.matching.double()), fitted, chosen)
+    reading = choose_readers(readers, drawn, dynamics, request.weight_decay)
+    fitted = reading.go_on(every_row(prepared, problem.matching.double()), reading.fitted)
     history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
     request.report(history["refit"].line("refit"))
     if found.gamma is not None:
         began = time.perf_counter()
         nodes_at = np.concatenate([bridge_nodes(t, found.quadrature.shape[1]) for t in times])
         prepared = rematch(prepared, observed, found.path, nodes_at, found.gamma, dynamics, fitted.weights)
-        fitted = readers.go_on(every_row(prepared, problem.matching.double()), fitted, chosen)
+        fitted = reading.go_on(every_row(prepared, problem.matching.double()), fitted)
         loss = fitted.loss[problem.moving]
         history["rematch"] = _report(loss, n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
         request.report(history["rematch"].line("rematch"))

@@ -27,8 +27,8 @@ def rank(scores: AnyArray, prepared: Prepared) -> AnyArray:
     of two different variables. So a field that was fitted to clean data keeps its ranking, and a variable that the
     smoother took for a constant, which the field gives no sources, still has one. A variable's own entry stays
     that of the field: noise in x_k is in the change that follows it too, and looks like decay. Of a second-order
-    system raw rows would be second differences of noise, so b has no part. r is squared because b, unlike a, tells every
-    pair from every other, true or not: a small part of it reorders all that a leaves level (350 genes at r = .02).
+    system raw rows would be second differences of noise, so b has no part. r is squared because b, unlike a, tells
+    every pair from every other, true or not: a small part of it reorders all that a leaves level.
 
     Parameters
     ----------

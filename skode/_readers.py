@@ -1,9 +1,9 @@
-"""What reads the selected sources: own or shared decay, how strong lines, or networks; held-out windows decide."""
+"""What reads the selected sources: own or shared decay, lines or networks; held-out windows decide."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 
@@ -92,105 +92,91 @@ class Readers(NamedTuple):
             n_iter=n_iter,
         )
 
-    def lines(self, drawn: Weights, weight_decay: float, ridge: float = 0.0) -> tuple[Candidate, Refit]:
-        """Fit lines to the rows that are not held out."""
-        kind = Candidate(self.linear, weight_decay, ridge)
-        start = {name: value if name in self.linear else torch.zeros_like(value) for name, value in drawn.items()}
-        return kind, self.fit(self.problem.rows, start, kind, self.n_iter)
 
-    def go_on(self, rows: Rows, fitted: Refit, kind: Candidate) -> Refit:
+class Reading(NamedTuple):
+    """A fit to the rows that are not held out, and how it forecasts those that are."""
+
+    readers: Readers
+    kind: Candidate
+    fitted: Refit
+    squares: torch.Tensor  # (window, target) of held-out windows; none if there are too few
+
+    @property
+    def errors(self) -> torch.Tensor:
+        """Errors of forecasts over all targets.  # (window,)"""
+        return self.squares[:, self.readers.problem.moving].sum(-1).sqrt()
+
+    def go_on(self, rows: Rows, fitted: Refit) -> Refit:
         """Fit to all rows, from a fit to a part of them or to rows that were nearly the same."""
-        return self.fit(rows, fitted.weights, kind, max(1, self.n_iter // 2))
+        return self.readers.fit(rows, fitted.weights, self.kind, max(1, self.readers.n_iter // 2))
+
+    def unless(self, others: Sequence[Reading]) -> Reading:
+        """Itself, or the best of the others where that forecasts clearly better."""
+        best = min(others, key=lambda other: float(other.errors.mean().nan_to_num(torch.inf)))
+        return best if bool(clearly_lower(best.errors, self.errors)) else self
 
 
-def choose_decays(readers: Readers, drawn: Weights, dynamics: Dynamics, weight_decay: float) -> tuple[Readers, Weights]:
-    """Let variables that were selected for themselves decay at the shared rate, if lines then forecast better.
+def choose_readers(readers: Readers, drawn: Weights, dynamics: Dynamics, weight_decay: float) -> Reading:
+    """Fit what may read the sources to the rows that are not held out, and keep what is not plain only on evidence.
 
-    Noise in a variable's observations is in its slopes and in itself as a source, and what a line makes of a product
-    looks like decay too: rows support rates that forecasts do not. The others on offer are: all share the rate; all but
-    those whose own held-out windows are forecast better without by more than 1.64 standard errors. The better one of
-    these replaces what was selected where it forecasts held-out windows better by as much.
+    1. Lines; lines that have a price, and networks held more and less strongly.
+    2. The same with other decays, if lines forecast better with them. Noise in a variable's observations is in its
+       slopes and in itself as a source, and what a line makes of a product looks like decay too: rows support rates
+       that forecasts do not. On offer are: all share the rate; all but those whose own held-out windows are forecast
+       better without. The one whose lines forecast better is tried. What lines gain networks may lose by it: the two
+       ways are compared at their ends.
+
+    Better is by more than 1.64 standard errors of the paired differences between forecasts of held-out windows.
+    Interval rows would not do: denoised sources and raw targets share noise, which a network can learn. One decision
+    serves all targets, as in ``narrow``, but for whose decay is shared.
 
     Parameters
     ----------
     readers : Readers
-        As selected.
+        With decays as selected.
     drawn : dict of tensors  # (1, ...)
     dynamics : Dynamics
     weight_decay : float
 
     Returns
     -------
-    readers : Readers
-    drawn : dict of tensors  # (1, ...)
+    Reading
     """
-    moving = readers.problem.moving
-    if torch.equal(readers.own, readers.shared) or not can_decide(readers.problem):
-        return readers, drawn
+    problem = readers.problem
 
-    def attempt(shared: torch.Tensor) -> tuple[tuple[Readers, Weights], torch.Tensor]:
-        other = readers.sharing(shared, drawn)
-        return other, _squares(dynamics, other[0].lines(other[1], weight_decay)[1], readers.problem)
+    def read(now: Readers, start: Weights, kind: Candidate) -> Reading:
+        fitted = now.fit(problem.rows, start, kind, now.n_iter)
+        with one_torch_thread():
+            squares = (
+                held_out_squares(dynamics, fitted.weights, problem)[0] if can_decide(problem) else torch.empty(0, 0)
+            )
+        return Reading(now, kind, fitted, squares)
 
-    _, selected = attempt(readers.shared)
-    every, together = attempt(readers.own)
-    alone = torch.zeros(len(readers.own), dtype=torch.bool, device=readers.own.device)
-    gain = together - selected
-    alone[moving] = (gain.mean(0) > EVIDENCE * gain.std(0) / len(gain) ** 0.5)[moving]
-    some, mixed = attempt(torch.where(alone.unsqueeze(-1), readers.shared, readers.own))
-    errors = [squares[:, moving].sum(-1).sqrt() for squares in (selected, together, mixed)]
-    other, error = (every, errors[1]) if errors[1].mean() <= errors[2].mean() else (some, errors[2])
-    return other if bool(clearly_lower(error, errors[0])) else (readers, drawn)
+    def lines(now: Readers, weights: Weights, ridge: float = 0.0) -> Reading:
+        start = {name: value if name in now.linear else torch.zeros_like(value) for name, value in weights.items()}
+        return read(now, start, Candidate(now.linear, weight_decay, ridge))
 
+    def road(first: Reading, weights: Weights) -> Reading:
+        now = first.readers
+        others = [lines(now, weights, ridge) for ridge in RIDGES]
+        start = {**weights, **{name: first.fitted.weights[name] for name in now.linear}}
+        for factor in DECAYS:
+            others.append(read(now, start, Candidate(tuple(weights), factor * weight_decay)))
+            start = others[-1].fitted.weights
+        return first.unless(others)
 
-def choose_readers(
-    readers: Readers, drawn: Weights, dynamics: Dynamics, weight_decay: float
-) -> tuple[Candidate, Refit]:
-    """Fit lines and networks to the rows that are not held out, and keep the richer or stricter only on evidence.
-
-    First, lines without a price or the best of those that have one; then these lines or the better of the networks,
-    held more and less strongly. What comes second must forecast held-out windows better by more than 1.64 standard
-    errors of the paired differences, over all targets. Interval rows would not do: denoised sources and raw targets
-    share noise, which a network can learn. One decision serves all targets, as in ``narrow``.
-
-    Parameters
-    ----------
-    readers : Readers
-    drawn : dict of tensors  # (1, ...)
-    dynamics : Dynamics
-    weight_decay : float
-
-    Returns
-    -------
-    Candidate
-    Refit
-    """
-    chosen = readers.lines(drawn, weight_decay)
-    if not can_decide(readers.problem):
-        return chosen
-    priced = [readers.lines(drawn, weight_decay, ridge) for ridge in RIDGES]
-    chosen = _better(chosen, priced, dynamics, readers.problem)
-    kind, now = chosen[0], {**drawn, **{name: chosen[1].weights[name] for name in readers.linear}}
-    networks = []
-    for factor in DECAYS:
-        rich = Candidate(tuple(drawn), factor * weight_decay, kind.ridge)
-        networks.append((rich, readers.fit(readers.problem.rows, now, rich, readers.n_iter)))
-        now = networks[-1][1].weights
-    return _better(chosen, networks, dynamics, readers.problem)
-
-
-_Fit: TypeAlias = tuple[Candidate, Refit]
-
-
-def _better(first: _Fit, others: Sequence[_Fit], dynamics: Dynamics, problem: Problem) -> _Fit:
-    """The best of the others where it forecasts held-out windows clearly better than the first, else that."""
-    errors = [_squares(dynamics, fitted, problem)[:, problem.moving].sum(-1).sqrt() for _, fitted in others]
-    best = min(range(len(others)), key=lambda k: float(errors[k].mean().nan_to_num(torch.inf)))
-    before = _squares(dynamics, first[1], problem)[:, problem.moving].sum(-1).sqrt()
-    return others[best] if bool(clearly_lower(errors[best], before)) else first
-
-
-def _squares(dynamics: Dynamics, fitted: Refit, problem: Problem) -> torch.Tensor:
-    """Squared errors of forecasts of held-out windows.  # (window, target)"""
-    with one_torch_thread():
-        return held_out_squares(dynamics, fitted.weights, problem)[0]
+    selected = lines(readers, drawn)
+    if not can_decide(problem):
+        return selected
+    best = road(selected, drawn)
+    if torch.equal(readers.own, readers.shared):
+        return best
+    every = readers.sharing(readers.own, drawn)
+    together = lines(*every)
+    gain = (together.squares - selected.squares)[:, problem.moving]
+    alone = torch.zeros(len(readers.own), 1, dtype=torch.bool, device=readers.own.device)
+    alone[problem.moving, 0] = gain.mean(0) > EVIDENCE * gain.std(0) / len(gain) ** 0.5
+    some = readers.sharing(torch.where(alone, readers.shared, readers.own), drawn)
+    apart = lines(*some)
+    other, weights = (together, every[1]) if together.errors.mean() <= apart.errors.mean() else (apart, some[1])
+    return best.unless([road(other, weights)]) if bool(clearly_lower(other.errors, selected.errors)) else best

@@ -137,6 +137,13 @@ def hill(combine: Any, n_train: int, spread: float, seed: int, _: Path | None) -
     return _simulated(name, make_hill_network(n_trajectories=n_train + 10, n_times=10, **options))
 
 
+def many(combine: Any, spread: float, seed: int, _: Path | None) -> BenchmarkSet:
+    """A fresh random network of 100 genes for every seed, six observations at long intervals, 10 % noise."""
+    options = {"dt": 1.0, "combine": combine, "decay_spread": spread, "noise": 0.1, "random_state": seed}
+    name = f"many-{combine}" + ("-decade" if spread > 1 else "")
+    return _simulated(name, make_hill_network(100, 90, 6, n_edges=200, **options))
+
+
 def oscillators(seed: int, _: Path | None) -> BenchmarkSet:
     """Ten oscillators joined by springs, 5 % noise."""
     return _simulated("oscillators", make_coupled_oscillators(n_trajectories=30, noise=0.05, random_state=seed))
@@ -289,6 +296,11 @@ SETS: dict[str, Maker] = {
         f"hill-{combine}-{n}{'-decade' if spread > 1 else ''}": partial(hill, combine, n, spread)
         for combine in ("sum", "product")
         for n in (30, 15)
+        for spread in (1.0, 10.0)
+    },
+    **{
+        f"many-{combine}{'-decade' if spread > 1 else ''}": partial(many, combine, spread)
+        for combine in ("sum", "product")
         for spread in (1.0, 10.0)
     },
     "oscillators": oscillators,
