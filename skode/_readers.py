@@ -123,8 +123,8 @@ def choose_readers(readers: Readers, drawn: Weights, dynamics: Dynamics, weight_
     2. The same with other decays, if lines forecast better with them. Noise in a variable's observations is in its
        slopes and in itself as a source, and what a line makes of a product looks like decay too: rows support rates
        that forecasts do not. On offer are: all share the rate; all but those whose own held-out windows are forecast
-       better without. The one whose lines forecast better is tried. What lines gain networks may lose by it: the two
-       ways are compared at their ends.
+       better without. The one whose lines forecast better is tried, unless what was found before is clearly ahead of
+       these lines. What lines gain networks may lose by it: the two ways are compared at their ends.
 
     Better is by more than 1.64 standard errors of the paired differences between forecasts of held-out windows.
     Interval rows would not do: denoised sources and raw targets share noise, which a network can learn. One decision
@@ -179,4 +179,6 @@ def choose_readers(readers: Readers, drawn: Weights, dynamics: Dynamics, weight_
     some = readers.sharing(torch.where(alone, readers.shared, readers.own), drawn)
     apart = lines(*some)
     other, weights = (together, every[1]) if together.errors.mean() <= apart.errors.mean() else (apart, some[1])
-    return best.unless([road(other, weights)]) if bool(clearly_lower(other.errors, selected.errors)) else best
+    if bool(clearly_lower(best.errors, other.errors)) or not bool(clearly_lower(other.errors, selected.errors)):
+        return best
+    return best.unless([road(other, weights)])

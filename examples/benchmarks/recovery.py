@@ -18,7 +18,7 @@ from _measure import measure
 from _methods import ALWAYS, make_methods
 from _record import TOO_SLOW, Record
 from _reliability import all_reliabilities, judged_edges
-from _sets import FAMILIES, SETS
+from _sets import FAMILIES, SETS, family_of
 from _tables import COLUMNS, Row, figure, table
 
 QUICK_SETS = ("lorenz96-short", "decays", "dense")
@@ -75,7 +75,7 @@ def summaries(record: Record, known: list[str]) -> list[str]:
     """Means over the systems of a family, then confidence against truth."""
     texts = []
     for family in FAMILIES:
-        mine = [row for name in SETS if name.startswith(family) for row in record.of_set(name, known)]
+        mine = [row for name in SETS if family_of(name) == family for row in record.of_set(name, known)]
         mine.sort(key=lambda row: known.index(row.method))
         if mine:
             texts.append(table(f"{family}: mean of {len({row.set_name for row in mine})} systems", mine))
