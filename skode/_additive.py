@@ -101,9 +101,19 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     request.report(history["select"].line("select"))
     began = time.perf_counter()
     decay = found.rate / np.where(prepared.scales.moving, prepared.scales.rate, np.inf)
-    readers, drawn = Readers.draw(field, problem, decay, found.support, seed=request.seed, n_iter=request.n_iter)
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
-    reading = choose_readers(readers, drawn, dynamics, request.weight_decay)
+    readers = Readers.draw(
+        dynamics,
+        field,
+        problem,
+        decay=decay,
+        support=found.support,
+        required=request.required,
+        weight_decay=request.weight_decay,
+        seed=request.seed,
+        n_iter=request.n_iter,
+    )
+    reading = choose_readers(readers)
     fitted = reading.go_on(every_row(prepared, problem.matching.double()), reading.fitted)
     history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
     request.report(history["refit"].line("refit"))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from skode._capacity import EVIDENCE, can_decide, clearly_lower, held_out_squares
+from skode._capacity import can_decide, clearly_lower, held_out_squares
 from skode._dynamics import Dynamics
 from skode._parallel import one_torch_thread
 from skode._problem import Problem
@@ -33,50 +33,71 @@ class Candidate(NamedTuple):
 class Readers(NamedTuple):
     """Least squares on one support; what does not change from fit to fit."""
 
+    dynamics: Dynamics
     field: PackedField
     problem: Problem
-    decay: torch.Tensor  # (target,) rate that all share, in standard units
-    own: torch.Tensor  # (target, slot) of bool, the column of the variable itself
-    shared: torch.Tensor  # (target, slot) of bool, the same where it decays at the shared rate and does nothing else
+    weight_decay: float
     n_iter: int
+    decay: torch.Tensor  # (target,) rate that all share, in standard units
+    own: torch.Tensor  # (target, slot) of bool, the column of the variable itself, unless it is required
+    shared: torch.Tensor  # (target, slot) of bool, the same where it decays at the shared rate and does nothing else
+    drawn: Weights  # (1, ...) from which fits begin
 
     @classmethod
     def draw(
-        cls, field: PackedField, problem: Problem, decay: FloatArray, support: BoolArray, *, seed: int, n_iter: int
-    ) -> tuple[Readers, Weights]:
-        """Initial weights; a decay at the shared rate was no one's choice, and raw targets would bias it: it is set.
+        cls,
+        dynamics: Dynamics,
+        field: PackedField,
+        problem: Problem,
+        *,
+        decay: FloatArray,
+        support: BoolArray,
+        required: BoolArray | None,
+        weight_decay: float,
+        seed: int,
+        n_iter: int,
+    ) -> Readers:
+        """Draw weights; a decay at the shared rate was no one's choice, and raw targets would bias it: it is set.
 
         Parameters
         ----------
+        dynamics : Dynamics
         field : PackedField
+            That of the dynamics.
         problem : Problem
         decay : array (target,)
             Rate that all share, in standard units.
         support : array (target, source) of bool
             Selected. A variable that was not selected for itself decays at the shared rate.
+        required : array (target, source) of bool or None
+            A variable that must drive itself has a rate of its own: the shared one may be 0.
+        weight_decay : float
         seed : int
         n_iter : int
         """
         device = problem.matching.device
-        weights = field.init(torch.Generator().manual_seed(seed), n_models=1, dtype=torch.float64, device=device)
+        drawn = field.init(torch.Generator().manual_seed(seed), n_models=1, dtype=torch.float64, device=device)
         diagonal = torch.eye(*support.shape, dtype=torch.bool)
+        if required is not None:
+            diagonal &= ~torch.as_tensor(required)
         own = field.to_columns(diagonal).to(device)
         shared = field.to_columns(diagonal & ~torch.as_tensor(support)).to(device)
-        return cls(field, problem, torch.as_tensor(decay, device=device), own, shared, n_iter).sharing(shared, weights)
+        rate = torch.as_tensor(decay, device=device)
+        return cls(dynamics, field, problem, weight_decay, n_iter, rate, own, own, drawn).sharing(shared)
 
     @property
     def linear(self) -> tuple[str, ...]:
         """Tensors of the linear part."""
         return ("K", f"b{len(self.field.hidden)}")
 
-    def sharing(self, shared: torch.Tensor, weights: Weights) -> tuple[Readers, Weights]:
-        """The same with other columns at the shared rate, and weights in which they are."""
+    def sharing(self, shared: torch.Tensor) -> Readers:
+        """The same with other columns at the shared rate; those that were there keep what they have."""
         rate = -self.decay.unsqueeze(-1).expand(shared.shape)
-        kept = dict(weights)
+        drawn = dict(self.drawn)
         for name in self.field.entries:
             held = rate if name == "K" else torch.zeros_like(rate)
-            kept[name] = torch.where(shared.unsqueeze(1), held.unsqueeze(1), weights[name])
-        return self._replace(shared=shared), kept
+            drawn[name] = torch.where(shared.unsqueeze(1), held.unsqueeze(1), self.drawn[name])
+        return self._replace(shared=shared, drawn=drawn)
 
     def fit(self, rows: Rows, start: Weights, kind: Candidate, n_iter: int) -> Refit:
         """Fit to rows from given weights."""
@@ -92,6 +113,28 @@ class Readers(NamedTuple):
             n_iter=n_iter,
         )
 
+    def read(self, start: Weights, kind: Candidate) -> Reading:
+        """Fit to the rows that are not held out, and forecast the windows that are, if there are enough to decide."""
+        fitted = self.fit(self.problem.rows, start, kind, self.n_iter)
+        if not can_decide(self.problem):
+            return Reading(self, kind, fitted, fitted.loss.new_empty(0, len(fitted.loss)))
+        with one_torch_thread():
+            return Reading(self, kind, fitted, held_out_squares(self.dynamics, fitted.weights, self.problem)[0])
+
+    def lines(self, ridge: float = 0.0) -> Reading:
+        """Lines, at a price."""
+        start = {k: value if k in self.linear else torch.zeros_like(value) for k, value in self.drawn.items()}
+        return self.read(start, Candidate(self.linear, self.weight_decay, ridge))
+
+    def networks(self, lines: Refit) -> list[Reading]:
+        """Networks, held more and then less strongly, that begin with given lines."""
+        start = {**self.drawn, **{name: lines.weights[name] for name in self.linear}}
+        found = []
+        for factor in DECAYS:
+            found.append(self.read(start, Candidate(tuple(start), factor * self.weight_decay)))
+            start = found[-1].fitted.weights
+        return found
+
 
 class Reading(NamedTuple):
     """A fit to the rows that are not held out, and how it forecasts those that are."""
@@ -99,7 +142,7 @@ class Reading(NamedTuple):
     readers: Readers
     kind: Candidate
     fitted: Refit
-    squares: torch.Tensor  # (window, target) of held-out windows; none if there are too few
+    squares: torch.Tensor  # (window, target) of held-out windows; no window if there are too few
 
     @property
     def errors(self) -> torch.Tensor:
@@ -110,13 +153,21 @@ class Reading(NamedTuple):
         """Fit to all rows, from a fit to a part of them or to rows that were nearly the same."""
         return self.readers.fit(rows, fitted.weights, self.kind, max(1, self.readers.n_iter // 2))
 
+    def ahead_of(self, other: Reading) -> bool:
+        """Whether it forecasts clearly better."""
+        return bool(clearly_lower(self.errors, other.errors))
+
     def unless(self, others: Sequence[Reading]) -> Reading:
-        """Itself, or the best of the others where that forecasts clearly better."""
+        """Itself, or the best of the others where that is ahead."""
         best = min(others, key=lambda other: float(other.errors.mean().nan_to_num(torch.inf)))
-        return best if bool(clearly_lower(best.errors, self.errors)) else self
+        return best if best.ahead_of(self) else self
+
+    def bettered(self) -> Reading:
+        """Lines as they are, or whichever of lines at a price and networks is ahead of them."""
+        return self.unless([*map(self.readers.lines, RIDGES), *self.readers.networks(self.fitted)])
 
 
-def choose_readers(readers: Readers, drawn: Weights, dynamics: Dynamics, weight_decay: float) -> Reading:
+def choose_readers(readers: Readers) -> Reading:
     """Fit what may read the sources to the rows that are not held out, and keep what is not plain only on evidence.
 
     1. Lines; lines that have a price, and networks held more and less strongly.
@@ -134,51 +185,19 @@ def choose_readers(readers: Readers, drawn: Weights, dynamics: Dynamics, weight_
     ----------
     readers : Readers
         With decays as selected.
-    drawn : dict of tensors  # (1, ...)
-    dynamics : Dynamics
-    weight_decay : float
 
     Returns
     -------
     Reading
     """
-    problem = readers.problem
-
-    def read(now: Readers, start: Weights, kind: Candidate) -> Reading:
-        fitted = now.fit(problem.rows, start, kind, now.n_iter)
-        with one_torch_thread():
-            squares = (
-                held_out_squares(dynamics, fitted.weights, problem)[0] if can_decide(problem) else torch.empty(0, 0)
-            )
-        return Reading(now, kind, fitted, squares)
-
-    def lines(now: Readers, weights: Weights, ridge: float = 0.0) -> Reading:
-        start = {name: value if name in now.linear else torch.zeros_like(value) for name, value in weights.items()}
-        return read(now, start, Candidate(now.linear, weight_decay, ridge))
-
-    def road(first: Reading, weights: Weights) -> Reading:
-        now = first.readers
-        others = [lines(now, weights, ridge) for ridge in RIDGES]
-        start = {**weights, **{name: first.fitted.weights[name] for name in now.linear}}
-        for factor in DECAYS:
-            others.append(read(now, start, Candidate(tuple(weights), factor * weight_decay)))
-            start = others[-1].fitted.weights
-        return first.unless(others)
-
-    selected = lines(readers, drawn)
-    if not can_decide(problem):
+    selected = readers.lines()
+    if not can_decide(readers.problem):
         return selected
-    best = road(selected, drawn)
+    best = selected.bettered()
     if torch.equal(readers.own, readers.shared):
         return best
-    every = readers.sharing(readers.own, drawn)
-    together = lines(*every)
-    gain = (together.squares - selected.squares)[:, problem.moving]
-    alone = torch.zeros(len(readers.own), 1, dtype=torch.bool, device=readers.own.device)
-    alone[problem.moving, 0] = gain.mean(0) > EVIDENCE * gain.std(0) / len(gain) ** 0.5
-    some = readers.sharing(torch.where(alone, readers.shared, readers.own), drawn)
-    apart = lines(*some)
-    other, weights = (together, every[1]) if together.errors.mean() <= apart.errors.mean() else (apart, some[1])
-    if bool(clearly_lower(best.errors, other.errors)) or not bool(clearly_lower(other.errors, selected.errors)):
-        return best
-    return best.unless([road(other, weights)])
+    together = readers.sharing(readers.own).lines()
+    own_better = clearly_lower(selected.squares.T, together.squares.T).unsqueeze(-1)
+    apart = readers.sharing(torch.where(own_better, readers.shared, readers.own)).lines()
+    other = min(together, apart, key=lambda one: float(one.errors.mean()))
+    return best.unless([other.bettered()]) if other.ahead_of(selected) and not best.ahead_of(other) else best
