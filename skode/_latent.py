@@ -7,7 +7,7 @@ import torch
 from skode._dynamics import Dynamics
 from skode._typing import Weights
 from skode.fields import ACTIVATIONS, Activation, Affine, Folding, SharedField, Tensors
-from skode.integrate import AbstractSlope, SlopeStage, integrate, rk4_adjoint
+from skode.integrate import AbstractSlope, Compressed, SlopeStage, integrate, rk4_adjoint
 
 
 def latent_pays(dynamics: Dynamics) -> bool:
@@ -32,6 +32,7 @@ def solve_latent(
     times: torch.Tensor,
     *,
     n_steps: int,
+    compressed: Compressed | None = None,
 ) -> torch.Tensor:
     r"""Solution at the observation times of a shared network of order 1, by the integral of its last hidden layer.
 
@@ -39,9 +40,9 @@ def solve_latent(
 
     .. math:: ds/dt = g(W r V s + (W r c + w) t + W x0 + b), \; s(0) = 0,
 
-    which is again a network, whose state is as wide as its last hidden layer. Runge-Kutta steps and their cubic
-    interpolant commute with affine maps, so that this is the solution that the steps of the states have, to rounding.
-    Solutions that fail (see ``rk4``) do so where s does.
+    which is again a network, whose state is as wide as its last hidden layer. Runge-Kutta steps, their cubic
+    interpolant and sums of it commute with affine maps, so that this is the solution that the steps of the states have,
+    to rounding. Solutions that fail (see ``rk4``) do so where s does.
 
     Parameters
     ----------
@@ -54,10 +55,12 @@ def solve_latent(
     times : tensor  # (trajectory, time)
     n_steps : int
         Steps of the Runge-Kutta grid.
+    compressed : Compressed, optional
+        Of these trajectories, for as many steps: rows take the place of states at observation times.
 
     Returns
     -------
-    tensor  # (model, trajectory, time, state)
+    tensor  # (model, trajectory, time | row, state)
     """
     activation, n_hidden, d = ACTIVATIONS[dynamics.field.activation], len(dynamics.field.hidden), start.shape[-1]
     slope = dynamics.slope(weights, inputs, origin)
@@ -73,12 +76,17 @@ def solve_latent(
 
     latent = Latent(activation, feedback, drift, offset, between)
     zero = start.new_zeros(*start.shape[:-1], feedback.shape[-1])
-    s = integrate(latent, zero, times, n_steps=n_steps, march=rk4_adjoint)
+    if compressed is None:
+        clock, stays = times, start.unsqueeze(2)
+        s = integrate(latent, zero, clock, n_steps=n_steps, march=rk4_adjoint)
+    else:
+        clock, stays = compressed.clock, start.unsqueeze(2) * compressed.unit.unsqueeze(-1)
+        s = compressed.read(rk4_adjoint(latent, zero, compressed.step, n_steps))
     failed = s[..., :1].isnan()  # all of s is, then
     some_failed = bool(failed.any())
     s = torch.where(failed, 0.0, s) if some_failed else s  # 0 times nan would be nan, in the gradient too
-    moved = torch.cat([s, times.expand(s.shape[:-1]).unsqueeze(-1)], dim=-1).flatten(1, 2) @ lift.mT
-    states = start.unsqueeze(2) + moved.view(*s.shape[:-1], d)
+    moved = torch.cat([s, clock.expand(s.shape[:-1]).unsqueeze(-1)], dim=-1).flatten(1, 2) @ lift.mT
+    states = stays + moved.view(*s.shape[:-1], d)
     return torch.where(failed, torch.nan, states) if some_failed else states
 
 

@@ -14,10 +14,11 @@ from skode._dynamics import Dynamics
 from skode._problem import Problem
 from skode._typing import Weights
 from skode.fields import PerTargetField
-from skode.integrate import double_step
+from skode.integrate import Compressed, compress, double_step
 from skode.objectives import (
     Rows,
     Windows,
+    compressed_loss,
     matching_loss,
     seam_loss,
     solve_windows,
@@ -98,6 +99,7 @@ class StageLosses:
         self.n_steps: list[int] = []  # of every model
         self.weight_decay: float | torch.Tensor = options.weight_decay
         self.n_checks = 0
+        self.compressed: dict[int, Compressed | None] = {}  # by the number of steps
 
     @property
     def can_validate(self) -> bool:
@@ -229,28 +231,58 @@ class StageLosses:
     def _window_loss(
         self, weights: Weights, windows: Windows, scale: torch.Tensor, shift: torch.Tensor | None
     ) -> torch.Tensor:
+        """Loss of all models, side by side those that ask for equal steps.  # (model, target)"""
         start = self._starts(windows, shift)
-        states = self._solutions(weights, windows, start)
-        loss = window_loss(states, windows, scale)
-        if shift is None:  # starts are what they are: a jump tells of their noise
-            return loss
-        return loss + STIFFNESS * seam_loss(states, start, windows, scale)
+
+        def loss(weights: Weights, some: torch.Tensor, n_steps: int) -> torch.Tensor:
+            rows = self._compressed(windows, n_steps, len(some))
+            states = self._solved(weights, windows, some, n_steps, rows)
+            data = window_loss(states, windows, scale) if rows is None else compressed_loss(states, rows, scale)
+            if shift is None:  # starts are what they are: a jump tells of their noise
+                return data
+            return data + STIFFNESS * seam_loss(states, some, windows, scale)
+
+        return self._by_grid(loss, weights, start)
 
     def _starts(self, windows: Windows, shift: torch.Tensor | None) -> torch.Tensor:
         return window_starts(windows, shift, self.alpha.shape[0])
 
     def _solutions(self, weights: Weights, windows: Windows, start: torch.Tensor) -> torch.Tensor:
-        """Solutions of all models, side by side those that ask for equal steps.  # (model, window, time, state)"""
-        method, grids = self.options.method, sorted(set(self.n_steps))
+        """Solutions of all models at the observation times.  # (model, window, time, state)"""
+
+        def solve(weights: Weights, some: torch.Tensor, n_steps: int) -> torch.Tensor:
+            return self._solved(weights, windows, some, n_steps, None)
+
+        return self._by_grid(solve, weights, start)
+
+    def _solved(
+        self, weights: Weights, windows: Windows, start: torch.Tensor, n_steps: int, rows: Compressed | None
+    ) -> torch.Tensor:
+        method = self.options.method
+        return solve_windows(self.dynamics, weights, windows, start, n_steps=n_steps, method=method, compressed=rows)
+
+    def _by_grid(
+        self, compute: Callable[[Weights, torch.Tensor, int], torch.Tensor], weights: Weights, start: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute (weights, start, n_steps) for models that ask for equal steps, and put them in their order."""
+        grids = sorted(set(self.n_steps))
         if len(grids) == 1:
-            return solve_windows(self.dynamics, weights, windows, start, n_steps=grids[0], method=method)
+            return compute(weights, start, grids[0])
         members = [[k for k, n in enumerate(self.n_steps) if n == grid] for grid in grids]
         parts = []
         for grid, some in zip(grids, members, strict=True):
-            own = {name: value[some] for name, value in weights.items()}
-            parts.append(solve_windows(self.dynamics, own, windows, start[some], n_steps=grid, method=method))
+            parts.append(compute({name: value[some] for name, value in weights.items()}, start[some], grid))
         order = torch.as_tensor(sum(members, [])).argsort()
         return torch.cat(parts)[order.to(start.device)]
+
+    def _compressed(self, windows: Windows, n_steps: int, n_models: int) -> Compressed | None:
+        """What stands for the observations of a solve, made once; None where it does not pay."""
+        if self.options.method != "rk4":
+            return None
+        if n_steps not in self.compressed:
+            parts = windows.times, windows.targets, windows.weights
+            self.compressed[n_steps] = compress(*parts, n_steps, n_models=n_models)
+        return self.compressed[n_steps]
 
     def _minibatch(self, rows: Rows) -> Rows:
         n_rows = rows.slopes.shape[0]

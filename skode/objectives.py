@@ -14,7 +14,7 @@ from skode._dynamics import Dynamics
 from skode._latent import latent_pays, solve_latent
 from skode._typing import Weights
 from skode.fields import AbstractField
-from skode.integrate import integrate, rk4_adjoint
+from skode.integrate import Compressed, integrate, rk4_adjoint
 
 
 class Rows(NamedTuple):
@@ -127,9 +127,16 @@ def window_starts(windows: Windows, shift: torch.Tensor | None, n_models: int) -
 
 
 def solve_windows(
-    dynamics: Dynamics, weights: Weights, windows: Windows, start: torch.Tensor, *, n_steps: int, method: str = "rk4"
+    dynamics: Dynamics,
+    weights: Weights,
+    windows: Windows,
+    start: torch.Tensor,
+    *,
+    n_steps: int,
+    method: str = "rk4",
+    compressed: Compressed | None = None,
 ) -> torch.Tensor:
-    """Solution of every window at its observation times.
+    """Solution of every window at its observation times, or the rows that stand for them.
 
     Parameters
     ----------
@@ -140,14 +147,19 @@ def solve_windows(
     n_steps : int
         Steps of the Runge-Kutta grid per window.
     method : str
+    compressed : Compressed, optional
+        Of these windows, for as many steps of "rk4".
 
     Returns
     -------
-    tensor  # (model, window, time, state)
+    tensor  # (model, window, time, state), or (model, window, row, state)
     """
     if method == "rk4" and latent_pays(dynamics):
-        return solve_latent(dynamics, weights, windows.inputs, windows.origin, start, windows.times, n_steps=n_steps)
+        given = windows.inputs, windows.origin, start, windows.times
+        return solve_latent(dynamics, weights, *given, n_steps=n_steps, compressed=compressed)
     slope = dynamics.slope(weights, windows.inputs, windows.origin)
+    if compressed is not None:
+        return compressed.read(rk4_adjoint(slope, start, compressed.step, n_steps))
     return integrate(slope, start, windows.times, method=method, n_steps=n_steps, march=rk4_adjoint)
 
 
@@ -167,6 +179,24 @@ def window_loss(states: torch.Tensor, windows: Windows, scale: torch.Tensor) -> 
     x = states[..., : windows.targets.shape[-1]]
     total: torch.Tensor = _SquaredErrors.apply(x, windows.targets, windows.weights)  # type: ignore[no-untyped-call]
     return total / (windows.weights.sum((0, 1)).clamp_min(1e-30) * scale)
+
+
+def compressed_loss(rows: torch.Tensor, compressed: Compressed, scale: torch.Tensor) -> torch.Tensor:
+    """``window_loss`` of the rows that stand for observations.
+
+    Parameters
+    ----------
+    rows : tensor  # (model, window, row, state), from ``solve_windows``
+    compressed : Compressed
+    scale : tensor  # (target,), from ``window_scale``
+
+    Returns
+    -------
+    tensor  # (model, target)
+    """
+    x = rows[..., : compressed.targets.shape[-1]]
+    total: torch.Tensor = _SquaredErrors.apply(x, compressed.targets, compressed.mask)  # type: ignore[no-untyped-call]
+    return (total + compressed.rest) / (compressed.total.clamp_min(1e-30) * scale)
 
 
 class _SquaredErrors(torch.autograd.Function):

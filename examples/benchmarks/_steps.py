@@ -19,8 +19,8 @@ from skode._dynamics import Dynamics
 from skode._scales import Scales
 from skode.datasets import make_hill_network, make_lorenz63
 from skode.fields import SharedField
-from skode.integrate import integrate
-from skode.objectives import Windows, solve_windows, window_loss
+from skode.integrate import compress, integrate
+from skode.objectives import Windows, compressed_loss, solve_windows, window_loss
 
 Step = Callable[[], float]
 """Take one step of training and return the loss before it."""
@@ -138,7 +138,9 @@ def n_steps_of(work: Work) -> int:
     return n
 
 
-def skode_step(work: Work, *, by_hand: bool = True, n_models: int = 1, share: float = 1.0) -> Step:
+def skode_step(
+    work: Work, *, by_hand: bool = True, n_models: int = 1, share: float = 1.0, compressed: bool = True
+) -> Step:
     """All trajectories, and all models, in one batch of RK4 steps."""
     dynamics, n_steps = dynamics_of(work), round(share * n_steps_of(work))
     inputs, origin = torch.zeros(len(work.start), 0), torch.zeros(len(work.start))
@@ -146,11 +148,13 @@ def skode_step(work: Work, *, by_hand: bool = True, n_models: int = 1, share: fl
     windows = Windows(work.start, 0 * work.start, work.times, work.targets, seen, inputs, origin, nobody)
     some = work._replace(weights={name: w.repeat(n_models, *[1] * (w.ndim - 1)) for name, w in work.weights.items()})
     start = work.start.expand(n_models, -1, -1)
+    rows = compress(work.times, work.targets, seen, n_steps, n_models=n_models) if compressed else None
 
     def loss_of(weights: dict[str, torch.Tensor]) -> torch.Tensor:
         if by_hand:
-            states = solve_windows(dynamics, weights, windows, start, n_steps=n_steps)
-            return window_loss(states, windows, ones).mean(-1).sum()
+            states = solve_windows(dynamics, weights, windows, start, n_steps=n_steps, compressed=rows)
+            loss = window_loss(states, windows, ones) if rows is None else compressed_loss(states, rows, ones)
+            return loss.mean(-1).sum()
         return work.loss(integrate(dynamics.slope(weights, inputs, origin), start, work.times, n_steps=n_steps))
 
     return _stepper(some, loss_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skode.integrate.adjoint import AbstractSlope, SlopeStage, rk4_adjoint
+from skode.integrate.compression import Compressed, compress
 from skode.integrate.resolution import Doubling, Halving, double_step, halve_step
 from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
 from skode.integrate.solve import METHODS, integrate
@@ -12,6 +13,7 @@ from skode.integrate.walks import NumpySteps, PointSlope, TorchSteps, Walk, Walk
 __all__ = [
     "METHODS",
     "AbstractSlope",
+    "Compressed",
     "Doubling",
     "Halving",
     "Nodes",
@@ -23,6 +25,7 @@ __all__ = [
     "Traced",
     "Walk",
     "Walked",
+    "compress",
     "double_step",
     "halve_step",
     "hermite",

@@ -1,0 +1,161 @@
+"""Observations compressed to the numbers of a grid: the same squared errors and gradients, whatever was observed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skode import SparseNODERegressor, from_trajectories
+from skode import _stage as stage_module
+from skode._dynamics import Dynamics
+from skode._latent import latent_pays
+from skode._scales import Scales
+from skode.datasets import make_lotka_volterra
+from skode.fields import PerTargetField, SharedField
+from skode.integrate import compress, integrate, rk4
+from skode.objectives import Windows, compressed_loss, solve_windows, window_loss
+
+N, N_TIMES, N_STEPS, N_MODELS = 4, 40, 5, 2
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def equation(kind, d=3):
+    """A shared field, one of them wide enough for its latent form, or networks per target; inputs and time are seen."""
+    one = np.ones(d)
+    scales = Scales(0.7, 0 * one, one, None, np.zeros(1), np.ones(1), 0.2, 1.5, np.linspace(0.2, 1, d), -one, one)
+    variables = tuple(range(d + 2))
+    if kind == "per_target":
+        field = PerTargetField(d, d + 2, (4,), "tanh", variables, n_bilinear=2)
+    else:
+        field = SharedField(d, d + 2, (3, 4), "tanh", variables, linear_skip=kind == "residual")
+    return Dynamics(field, scales, time_dependent=True)
+
+
+def draw(dynamics):
+    weights = dynamics.field.init(
+        torch.Generator().manual_seed(0), n_models=N_MODELS, dtype=torch.float64, device=torch.device("cpu")
+    )
+    return {name: (w + 0.2 * normal(*w.shape, seed=k)).requires_grad_() for k, (name, w) in enumerate(weights.items())}
+
+
+def patterns(kind, d):
+    """Weights of observations: all alike, rows that lack, two patterns of targets, one target that nobody saw."""
+    weights = torch.ones(N, N_TIMES, d, dtype=torch.float64)
+    if kind == "rows":
+        weights *= normal(N, N_TIMES, 1, seed=9).abs() * (normal(N, N_TIMES, 1, seed=8) > -0.5)
+    if kind == "targets":
+        weights[0, ::3, : d // 2] = 0.0
+        weights[1, 5:, -1] = 0.0
+        weights[2] *= 3.0
+    if kind == "unseen":
+        weights[..., 0] = 0.0
+    return weights
+
+
+def windows_of(weights, d):
+    times = normal(N, N_TIMES, seed=1).abs()
+    times[0] *= 0.5
+    times[:, 0] = 0.0
+    times[3, 20:] = times[3].max()  # padded
+    values = normal(N, N_TIMES, d, seed=2)
+    after = torch.full((N,), -1)
+    return Windows(
+        normal(N, d, seed=3),
+        values[:, 0].abs(),
+        times,
+        torch.where(weights > 0, values, 0.0),
+        weights,
+        normal(N, 1, seed=4),
+        normal(N, seed=5),
+        after,
+    )
+
+
+@pytest.mark.parametrize("seen", ["all", "rows", "targets", "unseen"])
+@pytest.mark.parametrize(("kind", "d"), [("shared", 3), ("shared", 12), ("residual", 3), ("per_target", 3)])
+def test_the_loss_and_its_gradient_are_those_of_all_observations(kind, d, seen):
+    dynamics, scale = equation(kind, d), torch.linspace(0.5, 2.0, d, dtype=torch.float64)
+    assert latent_pays(dynamics) == (kind == "shared" and d == 12)
+    weights, windows = draw(dynamics), windows_of(patterns(seen, d), d)
+    start = (windows.start + 0.1 * normal(N_MODELS, N, d, seed=6)).requires_grad_()
+    leaves = [start, *weights.values()]
+
+    slope = dynamics.slope(weights, windows.inputs, windows.origin)
+    states = integrate(slope, start, windows.times, n_steps=N_STEPS, march=rk4)  # autograd through the steps
+    expected = window_loss(states, windows, scale)
+    found = compress(windows.times, windows.targets, windows.weights, N_STEPS, n_models=N_MODELS)
+    assert found is not None
+    rows = solve_windows(dynamics, weights, windows, start, n_steps=N_STEPS, compressed=found)
+    loss = compressed_loss(rows, found, scale)
+
+    torch.testing.assert_close(loss, expected, **EXACT)
+    prices = normal(*loss.shape, seed=7)
+    by_hand = torch.autograd.grad((prices * loss).sum(), leaves, allow_unused=True, materialize_grads=True)
+    by_graph = torch.autograd.grad((prices * expected).sum(), leaves, allow_unused=True, materialize_grads=True)
+    for ours, theirs in zip(by_hand, by_graph, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_the_last_row_is_where_the_solve_ends_and_weighs_nothing():
+    dynamics, windows = equation("shared"), windows_of(patterns("targets", 3), 3)
+    weights = draw(dynamics)
+    found = compress(windows.times, windows.targets, windows.weights, N_STEPS)
+    assert found is not None
+    start = windows.start.expand(N_MODELS, -1, -1)
+    rows = solve_windows(dynamics, weights, windows, start, n_steps=N_STEPS, compressed=found)
+    end = windows._replace(times=windows.times.amax(1, keepdim=True))
+    torch.testing.assert_close(rows[:, :, -1:], solve_windows(dynamics, weights, end, start, n_steps=N_STEPS), **EXACT)
+    assert not bool(found.mask[:, -1].any())
+
+
+def test_a_solution_that_fails_leaves_no_finite_loss_and_only_its_own_model_knows():
+    windows = windows_of(patterns("all", 3), 3)
+    dynamics = equation("per_target")
+    weights = {name: value.detach().clone() for name, value in draw(dynamics).items()}
+    weights["P"][0] = weights["R"][0] = 1e3
+    found = compress(windows.times, windows.targets, windows.weights, N_STEPS)
+    assert found is not None
+    start = windows.start.expand(N_MODELS, -1, -1)
+    rows = solve_windows(dynamics, weights, windows, start, n_steps=N_STEPS, compressed=found)
+    loss = compressed_loss(rows, found, torch.ones(3, dtype=torch.float64))
+    assert not bool(loss[0].isfinite().any())
+    assert bool(loss[1].isfinite().all())
+
+
+def test_what_does_not_pay_stays_as_it_is():
+    windows = windows_of(patterns("all", 3), 3)
+    times, targets, weights = windows.times, windows.targets, windows.weights
+    assert compress(times, targets, weights, 19) is not None  # forty numbers for forty observations
+    assert compress(times, targets, weights, 20) is None
+    assert compress(times - 0.1, targets, weights, N_STEPS) is None  # both signs of time
+    assert compress(times, targets, normal(N, N_TIMES, 3, seed=4).abs(), 10) is None  # weights of every target its own
+    short = torch.cat([torch.linspace(0, 64, N_TIMES).double()[None], torch.linspace(0, 1, N_TIMES).repeat(500, 1)])
+    short[1:, 3:] = 1.0
+    many = torch.ones(501, N_TIMES, 3, dtype=torch.float64)
+    assert compress(short.double(), many, many, 16) is None  # short ones take fewer steps
+
+
+@pytest.mark.parametrize("field", ["shared", "per_target"])
+def test_a_fit_to_whole_trajectories_is_the_same_with_and_without(field, monkeypatch):
+    system = make_lotka_volterra(n_trajectories=4, n_times=80, noise=0.02, random_state=0)
+    X, y, groups = from_trajectories(system.states, system.times)
+    y[::7, 0] = np.nan
+    options = {"penalty": None, "training": "trajectory", "field": field, "dtype": "float64", "random_state": 0}
+    asked = []
+
+    def counted(*args, **kwargs):
+        asked.append(compress(*args, **kwargs))
+        return asked[-1]
+
+    monkeypatch.setattr(stage_module, "compress", counted)
+    short = SparseNODERegressor(**options, max_iter=10, tol=1).fit(X, y, groups=groups)
+    assert asked
+    assert all(found is not None for found in asked)
+    monkeypatch.setattr(stage_module, "compress", lambda *args, **kwargs: None)
+    full = SparseNODERegressor(**options, max_iter=10, tol=1).fit(X, y, groups=groups)
+    np.testing.assert_allclose(short.predict(X), full.predict(X), rtol=1e-6, atol=1e-8)
