@@ -12,7 +12,7 @@ import torch
 from skode._scales import Scales
 from skode._typing import FloatArray, Weights
 from skode.fields import AbstractBoundField, AbstractField
-from skode.integrate import AbstractSlope, SlopeStage
+from skode.integrate import AbstractSlope, ArraySlope, SlopeStage
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,12 @@ class RightHandSide(AbstractSlope):
     ) -> tuple[torch.Tensor | None, ...]:
         found = self.bound.weight_gradient(inputs, deltas)
         return tuple(found.get(name) for name in self.named)
+
+    def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
+        if self.speed is not None:
+            return None
+        known = self._sources(t, t.new_empty(*t.shape, 0), index).mT
+        return self.bound.chain(known, self.rate, tuple(self.named), keep=keep)
 
     def _sources(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         if self.autonomous:

@@ -6,8 +6,8 @@ import torch
 
 from skode._dynamics import Dynamics
 from skode._typing import Weights
-from skode.fields import ACTIVATIONS, Activation, Affine, Folding, SharedField, Tensors
-from skode.integrate import AbstractSlope, Compressed, SlopeStage, integrate, rk4_adjoint
+from skode.fields import ACTIVATIONS, Activation, Affine, Chain, Folding, Gradient, Layer, Maps, SharedField, Tensors
+from skode.integrate import AbstractSlope, ArraySlope, Compressed, SlopeStage, integrate, rk4_adjoint
 
 
 def latent_pays(dynamics: Dynamics) -> bool:
@@ -151,6 +151,22 @@ class Latent(AbstractSlope):
         for layer, delta, h in zip(self.layers, deltas[1:], hidden, strict=True):
             found += [layer.weight_gradient(delta, h), delta.sum(-1).unsqueeze(-2)]
         return tuple(found)
+
+    def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
+        first = Layer(torch.cat([self.feedback, self.drift], dim=-1), self.offset[..., index])
+        maps = Maps(self.activation, [first, *(Layer(matrix, bias.mT) for matrix, bias in self.between)])
+        if not maps.pay_on_arrays(len(index)):
+            return None
+
+        def collect(by_layer: list[Layer], _: torch.Tensor | None) -> Gradient:
+            by_offset = torch.zeros_like(self.offset).index_add_(-1, index, by_layer[0].offset)
+            feedback, drift = by_layer[0].matrix.tensor_split([-1], dim=-1)
+            found = [feedback, drift, by_offset]
+            for matrix, offset in by_layer[1:]:
+                found += [matrix, offset.sum(-1).unsqueeze(-2)]
+            return tuple(found)
+
+        return Chain(maps, t.unsqueeze(1), collect, keep=keep)
 
     def _offset(self, index: torch.Tensor) -> torch.Tensor:
         """Of some trajectories; all stages of a solve ask for the same."""

@@ -4,6 +4,7 @@ from skode.fields._activations import ACTIVATIONS, Activation
 from skode.fields._affine import Affine
 from skode.fields._base import AbstractField
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
+from skode.fields._chain import Chain, Gradient, Layer, Maps
 from skode.fields._folding import Folding
 from skode.fields._points import PointNets
 from skode.fields.packed import PackedField
@@ -16,8 +17,12 @@ __all__ = [
     "AbstractField",
     "Activation",
     "Affine",
+    "Chain",
     "Evaluated",
     "Folding",
+    "Gradient",
+    "Layer",
+    "Maps",
     "PackedField",
     "PerTargetField",
     "PointNets",

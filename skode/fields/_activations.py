@@ -17,8 +17,9 @@ class Activation(NamedTuple):
 
     ``apply(x)`` gives core(x) and what ``pull`` needs of it, and may overwrite x; ``pull(cotangent, kept)`` gives
     cotangent * core'(x), ``pull_into(cotangent, kept, out)`` writes it where it is wanted; the cotangent may be one row
-    for all. ``plain`` is s for those who differentiate by autograd, ``in_place`` is s in numpy and overwrites x. A
-    network whose weights take in the three factors needs the core alone (see ``Folding``).
+    for all. With ``keeps_output`` core(x) takes the place of x, and is what is kept. ``plain`` is s for those who
+    differentiate by autograd, ``in_place`` is s in numpy and overwrites x. A network whose weights take in the three
+    factors needs the core alone (see ``Folding``).
     """
 
     plain: Callable[[torch.Tensor], torch.Tensor]
@@ -28,6 +29,7 @@ class Activation(NamedTuple):
     inner: float = 1.0
     outer: float = 1.0
     shift: float = 0.0
+    keeps_output: bool = False
 
     def pull_into(self, cotangent: torch.Tensor, kept: torch.Tensor, out: torch.Tensor) -> None:
         """Write cotangent * core'(x) into ``out``."""
@@ -105,10 +107,17 @@ def _softplus_in_place(x: FloatArray) -> None:
 ACTIVATIONS: dict[str, Activation] = {
     # tanh x = 2 sigmoid(2x) - 1: a sixth of the time of tanh on a CPU, once the factors are in the weights.
     "tanh": Activation(
-        torch.tanh, _sigmoid, _pull_sigmoid, lambda x: np.tanh(x, out=x), inner=2.0, outer=2.0, shift=-1.0
+        torch.tanh,
+        _sigmoid,
+        _pull_sigmoid,
+        lambda x: np.tanh(x, out=x),
+        inner=2.0,
+        outer=2.0,
+        shift=-1.0,
+        keeps_output=True,
     ),
-    "elu": Activation(torch.nn.functional.elu, _elu, _pull_elu, _elu_in_place),
-    "relu": Activation(torch.relu, _relu, _pull_relu, lambda x: np.maximum(x, 0.0, out=x)),
+    "elu": Activation(torch.nn.functional.elu, _elu, _pull_elu, _elu_in_place, keeps_output=True),
+    "relu": Activation(torch.relu, _relu, _pull_relu, lambda x: np.maximum(x, 0.0, out=x), keeps_output=True),
     "silu": Activation(torch.nn.functional.silu, _silu, _pull_silu, _silu_in_place),
     "softplus": Activation(torch.nn.functional.softplus, _softplus, _pull_softplus, _softplus_in_place),
 }

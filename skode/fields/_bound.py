@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skode._typing import Weights
+from skode.fields._chain import Chain
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -54,6 +55,22 @@ class AbstractBoundField(ABC):
     @abstractmethod
     def weight_gradient(self, inputs: Tensors, deltas: Tensors) -> Weights:
         """Gradient by the weights that the field reads."""
+
+    def chain(self, known: torch.Tensor, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool) -> Chain | None:
+        """The field on numpy arrays at all stages of a solve; None where that is no faster.
+
+        Parameters
+        ----------
+        known : tensor  # (stage, source, trajectory)
+            Sources after the state.
+        gain : tensor  # (target,)
+            Factor of every slope.
+        names : tuple of str
+            Weights, in the order in which their gradients are returned.
+        keep : bool
+            Whether a gradient will be asked for.
+        """
+        return None
 
 
 class ByAutograd(AbstractBoundField):

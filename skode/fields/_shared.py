@@ -8,6 +8,7 @@ from skode._typing import Weights
 from skode.fields._activations import ACTIVATIONS
 from skode.fields._affine import Affine, bias_gradient
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
+from skode.fields._chain import Chain, Gradient, Layer, Maps
 from skode.fields._folding import Folding
 
 
@@ -62,3 +63,18 @@ class BoundShared(AbstractBoundField):
         for skip in self.skip:
             found["K"] = skip.weight_gradient(deltas[-1], inputs[0])
         return self.folding.pull(found)
+
+    def chain(self, known: torch.Tensor, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool) -> Chain | None:
+        *hidden, last = [Layer(layer.matrix, layer.bias) for layer in self.layers]
+        maps = Maps(self.activation, hidden, last, self.skip[0].matrix if self.skip else None, gain)
+        if not maps.pay_on_arrays(known.shape[-1]):
+            return None
+
+        def collect(by_layer: list[Layer], by_skip: torch.Tensor | None) -> Gradient:
+            found = {} if by_skip is None else {"K": by_skip}
+            for k, (matrix, offset) in enumerate(by_layer):
+                found[f"W{k}"], found[f"b{k}"] = matrix, bias_gradient(offset).unsqueeze(-2)
+            found = self.folding.pull(found)
+            return tuple(found.get(name) for name in names)
+
+        return Chain(maps, known, collect, keep=keep)

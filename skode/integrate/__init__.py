@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skode.integrate.adjoint import AbstractSlope, SlopeStage, rk4_adjoint
+from skode.integrate.arrays import ArraySlope
 from skode.integrate.compression import Compressed, compress
 from skode.integrate.resolution import Doubling, Halving, double_step, halve_step
 from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
@@ -13,6 +14,7 @@ from skode.integrate.walks import NumpySteps, PointSlope, TorchSteps, Walk, Walk
 __all__ = [
     "METHODS",
     "AbstractSlope",
+    "ArraySlope",
     "Compressed",
     "Doubling",
     "Halving",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from skode.integrate.arrays import ArraySlope, ArrayTape
 from skode.integrate.runge_kutta import BOUND, Nodes, blank, failed_steps, lost, moving, rk4, walk
 
 Tensors = tuple[torch.Tensor, ...]
@@ -50,58 +51,72 @@ class AbstractSlope(ABC):
     def weight_gradient(self, inputs: Tensors, deltas: Tensors) -> tuple[torch.Tensor | None, ...]:
         """Gradient by every tensor of ``weights``, given what all stages kept."""
 
+    def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
+        """The same on numpy arrays, at all stages of a solve; None where that is no faster.
 
-class _Solve(torch.autograd.Function):
-    """All steps as one node of the graph."""
+        Parameters
+        ----------
+        t : tensor  # (stage, trajectory)
+        index : tensor  # (trajectory,)
+        keep : bool
+            Whether a gradient will be asked for.
+        """
+        return None
 
-    @staticmethod
-    def forward(
-        ctx: Any,
+
+class _Tape(Protocol):
+    """Takes all steps of a solve, and carries gradients back through them."""
+
+    def walk(self, failed: torch.Tensor | None) -> Nodes:
+        """Take all steps; a trajectory stays at x0 from step ``failed`` (model, trajectory) on."""
+
+    def pull(
+        self, by_states: torch.Tensor, by_slopes: torch.Tensor, failed: torch.Tensor | None, *, wanted: bool
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+        """Gradient by x0, and by every weight if ``wanted``, from those by states and slopes of the nodes."""
+
+
+class _TensorTape:
+    """The steps of any slope, in torch."""
+
+    def __init__(
+        self,
         slope: AbstractSlope,
+        x0: torch.Tensor,
         step: torch.Tensor,
         n_steps: int,
         clock: torch.Tensor,
         index: torch.Tensor,
-        bound: float,
-        x0: torch.Tensor,
-        *weights: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        stages: list[SlopeStage] = []
+    ) -> None:
+        self.slope, self.step, self.n_steps, self.clock, self.index = slope, step, n_steps, clock, index
+        self.x0 = x0.detach().mT.contiguous().mT  # bound fields put trajectories on the last axis
+        self.stages: list[SlopeStage] = []
+
+    def walk(self, failed: torch.Tensor | None) -> Nodes:
+        self.stages.clear()
 
         def recorded(t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-            stages.append(slope.evaluate(t, x, index))
-            return stages[-1].slope
+            self.stages.append(self.slope.evaluate(t, x, index))
+            return self.stages[-1].slope
 
-        x0 = x0.mT.contiguous().mT  # bound fields put trajectories on the last axis
-        nodes = walk(recorded, x0, step, n_steps, clock, index, None)
-        failed = failed_steps(nodes, bound)
-        if failed is not None:
-            stages.clear()
-            nodes = blank(walk(recorded, x0, step, n_steps, clock, index, failed), failed)
-        ctx.slope, ctx.step, ctx.n_steps, ctx.failed, ctx.stages = slope, step, n_steps, failed, stages
-        return nodes.states, nodes.slopes
+        return walk(recorded, self.x0, self.step, self.n_steps, self.clock, self.index, failed)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, by_states: torch.Tensor, by_slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        slope: AbstractSlope = ctx.slope
-        stages: list[SlopeStage] = ctx.stages
-        failed, n_steps, h = ctx.failed, ctx.n_steps, ctx.step[:, None]
-        if failed is not None:
-            lost_states, lost_slopes = lost(failed, n_steps + 1)
-            by_states, by_slopes = by_states.masked_fill(lost_states, 0.0), by_slopes.masked_fill(lost_slopes, 0.0)
+    def pull(
+        self, by_states: torch.Tensor, by_slopes: torch.Tensor, failed: torch.Tensor | None, *, wanted: bool
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+        stages, n_steps, h = self.stages, self.n_steps, self.step[:, None]
         by_states, by_slopes = (by.mT.contiguous().mT for by in (by_states, by_slopes))
-        gradient = _WeightGradient(slope, wanted=any(ctx.needs_input_grad[7:]))
+        gradient = _WeightGradient(self.slope, wanted=wanted)
 
         def pull(stage: SlopeStage, cotangent: torch.Tensor) -> torch.Tensor:
-            by_x, deltas = slope.pull(stage.memo, cotangent)
+            by_x, deltas = self.slope.pull(stage.memo, cotangent)
             gradient.add(stage.inputs, deltas)
             return by_x
 
         by_x = by_states[n_steps] + pull(stages[-1], by_slopes[n_steps])
         for k in range(n_steps - 1, -1, -1):
             if failed is not None:
-                h = moving(ctx.step, failed, k)
+                h = moving(self.step, failed, k)
             k1, k2, k3, k4 = stages[4 * k : 4 * k + 4]
             sixth, half = h * by_x / 6.0, 0.5 * h
             third = 2.0 * sixth
@@ -111,7 +126,36 @@ class _Solve(torch.autograd.Function):
             by_1 = pull(k1, torch.addcmul(sixth, half, by_2).add_(by_slopes[k]))
             by_x = by_x + by_4 + by_3 + by_2 + by_1
             by_x += by_states[k]
-        return *[None] * 6, by_x, *gradient.total()
+        return by_x, tuple(gradient.total())
+
+
+class _Solve(torch.autograd.Function):
+    """All steps as one node of the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tape: _Tape, bound: float, x0: torch.Tensor, *weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.tape, (nodes, ctx.failed) = tape, _solved(tape, bound)
+        return nodes.states, nodes.slopes
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_states: torch.Tensor, by_slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        tape: _Tape = ctx.tape
+        if ctx.failed is not None:
+            lost_states, lost_slopes = lost(ctx.failed, len(by_states))
+            by_states, by_slopes = by_states.masked_fill(lost_states, 0.0), by_slopes.masked_fill(lost_slopes, 0.0)
+        weights_needed = ctx.needs_input_grad[3:]
+        by_x, by_weights = tape.pull(by_states, by_slopes, ctx.failed, wanted=any(weights_needed))
+        return None, None, by_x, *(by_weights or [None] * len(weights_needed))
+
+
+def _solved(tape: _Tape, bound: float) -> tuple[Nodes, torch.Tensor | None]:
+    """Take all steps, and take them again without the trajectories that fail."""
+    nodes = tape.walk(None)
+    failed = failed_steps(nodes, bound)
+    return (nodes, None) if failed is None else (blank(tape.walk(failed), failed), failed)
 
 
 class _WeightGradient:
@@ -171,7 +215,8 @@ def rk4_adjoint(
 
     and the gradient by x_k is L + J_1' c_1 + ... + J_4' c_4: the derivative of the steps themselves, not an
     approximation of it by another solve. Failed trajectories leave no trace, as in ``rk4``. Memory is linear in
-    steps x trajectories: four times per step what the slope keeps.
+    steps x trajectories: four times per step what the slope keeps. Slopes that are faster on numpy arrays say so by
+    ``on_arrays``; the steps are then taken there, to the same numbers up to rounding.
 
     Parameters
     ----------
@@ -190,10 +235,25 @@ def rk4_adjoint(
     """
     clock = torch.zeros_like(step) if origin is None else origin
     index = torch.arange(x0.shape[-2], device=x0.device) if index is None else index
-    if not torch.is_grad_enabled():  # no stage is asked for again, so none is kept
+    keep = torch.is_grad_enabled()
+    with torch.no_grad():
+        twin = slope.on_arrays(_stage_times(clock, step, n_steps), index, keep=keep)
+    if twin is not None:
+        tape: _Tape = ArrayTape(twin, x0, step, n_steps)
+        if not keep:
+            return _solved(tape, bound)[0]
+    elif keep:
+        tape = _TensorTape(slope, x0, step, n_steps, clock, index)
+    else:  # no stage is asked for again, so none is kept
 
         def value(t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
             return slope.evaluate(t, x, index).slope
 
         return rk4(value, x0.mT.contiguous().mT, step, n_steps, origin=clock, index=index, bound=bound)
-    return Nodes(*_Solve.apply(slope, step, n_steps, clock, index, bound, x0, *slope.weights))  # type: ignore[no-untyped-call]
+    return Nodes(*_Solve.apply(tape, bound, x0, *slope.weights))  # type: ignore[no-untyped-call]
+
+
+def _stage_times(clock: torch.Tensor, step: torch.Tensor, n_steps: int) -> torch.Tensor:
+    """When every stage of a solve is evaluated.  # (stage, trajectory)"""
+    halves = torch.arange(2 * n_steps + 1, dtype=step.dtype, device=step.device).div_(2.0)
+    return clock + halves.repeat_interleave(2)[1:, None] * step
