@@ -130,8 +130,8 @@ def test_a_solution_that_fails_leaves_no_finite_loss_and_only_its_own_model_know
 def test_what_does_not_pay_stays_as_it_is():
     windows = windows_of(patterns("all", 3), 3)
     times, targets, weights = windows.times, windows.targets, windows.weights
-    assert compress(times, targets, weights, 19) is not None  # forty numbers for forty observations
-    assert compress(times, targets, weights, 20) is None
+    assert compress(times, targets, weights, 31) is not None  # 64 numbers for every observation
+    assert compress(times, targets, weights, 32) is None
     assert compress(times - 0.1, targets, weights, N_STEPS) is None  # both signs of time
     assert compress(times, targets, normal(N, N_TIMES, 3, seed=4).abs(), 10) is None  # weights of every target its own
     short = torch.cat([torch.linspace(0, 64, N_TIMES).double()[None], torch.linspace(0, 1, N_TIMES).repeat(500, 1)])

@@ -9,9 +9,13 @@ import torch
 from skode.integrate.buckets import share_out
 from skode.integrate.runge_kutta import Nodes, hermite
 
-SHARE = 1.0
-"""Most rows per observation. Where there are twice as many rows, wide states take longer than with an interpolant (350
-states 1.5 times, one core); with as many a product of all rows is faster than gathering four numbers for each."""
+PRODUCTS = 64
+"""Multiplications per observation and state up to which a matrix product is faster than an interpolant, which gathers
+four numbers for each (one core)."""
+SHARE = 1.3
+"""Most rows per observation, where targets were not observed together."""
+ENTRIES = 2**22
+"""Entries of the interpolants of some trajectories at a time, 32 MB."""
 
 
 class Compressed(NamedTuple):
@@ -26,7 +30,7 @@ class Compressed(NamedTuple):
     unit: torch.Tensor  # (trajectory, row), what a row is of a state that is one for ever
     clock: torch.Tensor  # (trajectory, row), what a row is of elapsed time
     targets: torch.Tensor  # (trajectory, row, target)
-    mask: torch.Tensor  # (trajectory, row | 1, target | 1), 1 where a row belongs to a target
+    mask: torch.Tensor  # (trajectory, row, target), 1 where a row belongs to a target
     rest: torch.Tensor  # (target,)
     total: torch.Tensor  # (target,), sum of the weights of all observations
 
@@ -41,15 +45,16 @@ class Compressed(NamedTuple):
 def compress(
     times: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, n_steps: int, *, n_models: int = 1
 ) -> Compressed | None:
-    r"""Replace observations by as few rows as the grid of the solve has numbers, where that is much fewer.
+    r"""Replace observations by sums over the grid of the solve, no more of them than the grid has numbers.
 
     The interpolant is linear in the states and slopes at the nodes, Z, so that with H for its weights and a thin
-    decomposition :math:`\sqrt W H = Q R`
+    decomposition :math:`\sqrt W H = Q R`, where there are more observations than numbers,
 
     .. math:: \|\sqrt W (H Z - y)\|^2 = \|R Z - Q' \sqrt W y\|^2 + \|\sqrt W y\|^2 - \|Q' \sqrt W y\|^2
 
     for whatever Z, to rounding. Targets with equal weights share R; others have rows of their own. What a loss and
-    its gradient cost then grows no more with the number of observations.
+    its gradient cost then grows no more with the number of observations; and where these are few, one product reads
+    them all, forwards and backwards.
 
     Parameters
     ----------
@@ -65,8 +70,8 @@ def compress(
     Returns
     -------
     Compressed or None
-        None where it would not pay, for times of both signs, and where short trajectories take fewer steps (see
-        ``share_out``).
+        None where it would not pay (long grids, targets that were seldom observed together), for times of both signs,
+        and where short trajectories take fewer steps (see ``share_out``).
 
     Examples
     --------
@@ -79,41 +84,70 @@ def compress(
     """
     n_trajectories, n_times, n_targets = targets.shape
     size = 2 * (n_steps + 1)
-    if size > SHARE * n_times or bool((times < 0.0).any()):
+    n_rows = min(size, n_times)  # of targets that were observed together
+    most = min(int(SHARE * n_times / n_rows), int(PRODUCTS * n_times / (n_rows * size)))
+    if not most or bool((times < 0.0).any()):
         return None
     span = times.amax(dim=1)
     if len(share_out(span, times, n_steps, n_models=n_models)) > 1:
         return None
-    root = weights.double().sqrt()
-    step = span.double() / n_steps
-    kinds = [torch.unique(own, dim=1, return_inverse=True) for own in root]  # (time, kind), (target,)
-    most = max(kind.shape[1] for kind, _ in kinds)
-    if most * size > SHARE * n_times:
+    found = _kinds(weights.double().sqrt(), most)
+    if found is None:
         return None
-    shape = (n_trajectories, most * size + 1)
-    readout, found = root.new_zeros(*shape, size), root.new_zeros(*shape, n_targets)
-    mask, rest = root.new_zeros(*shape, n_targets), root.new_zeros(n_targets)
-    identity = _identity(n_steps, root)
-    for i, (kind, belongs) in enumerate(kinds):
-        clock = torch.cat([times[i].double(), span[i : i + 1].double()]).unsqueeze(0)
-        places = hermite(identity, step[i : i + 1], clock)[0, 0]  # (time + 1, 2 * node)
-        readout[i, -1] = places[-1]
-        for k in range(kind.shape[1]):
-            mine = belongs == k
-            q, r = torch.linalg.qr(kind[:, k, None] * places[:-1])
-            y = kind[:, k, None] * targets[i, :, mine].double()
-            rows = slice(k * size, k * size + len(r))
-            readout[i, rows], mask[i, rows, mine] = r, 1.0
-            short = q.mT @ y
-            found[i, rows, mine] = short
-            rest[mine] += (y - q @ short).square().sum(dim=0)
-    even, nodes = readout[..., : n_steps + 1], torch.arange(n_steps + 1, dtype=root.dtype, device=root.device)
-    clock = step[:, None] * (even @ nodes) + readout[..., n_steps + 1 :].sum(-1)
-    parts = (step, readout, even.sum(-1), clock, found, mask, rest, weights.double().sum((0, 1)))
+    kinds, belongs = found
+    n_kinds, step = kinds.shape[1], span.double() / n_steps
+    clock = torch.cat([times, span.unsqueeze(1)], dim=1).double()
+    readout = kinds.new_zeros(n_trajectories, n_kinds * n_rows + 1, size)
+    short, rest = kinds.new_zeros(*readout.shape[:2], n_targets), kinds.new_zeros(n_targets)
+    mask = torch.zeros_like(short)
+    for some in torch.split(torch.arange(n_trajectories, device=times.device), max(1, ENTRIES // (n_times * size))):
+        places = hermite(_identity(n_steps, len(some), kinds), step[some], clock[some])[0]  # (some, time + 1, number)
+        readout[some, -1] = places[:, -1]
+        for k in range(n_kinds):
+            rows = slice(k * n_rows, (k + 1) * n_rows)
+            root = kinds[some, k].unsqueeze(-1)
+            mine = (belongs[some] == k).to(root.dtype).unsqueeze(1)  # (some, 1, target)
+            seen, values = root * places[:, :-1], root * targets[some].double() * mine
+            if size < n_times:
+                q, seen = torch.linalg.qr(seen)
+                rest += values.square().sum((0, 1))
+                values = q.mT @ values
+                rest -= values.square().sum((0, 1))
+            readout[some, rows], short[some, rows], mask[some, rows] = seen, values, mine
+    even, nodes = readout[..., : n_steps + 1], torch.arange(n_steps + 1, dtype=kinds.dtype, device=kinds.device)
+    time = step[:, None] * (even @ nodes) + readout[..., n_steps + 1 :].sum(-1)
+    total = weights.double().sum((0, 1))
+    parts = (step, readout, even.sum(-1), time, short, mask, rest.clamp_min(0.0), total)
     return Compressed(n_steps, *(part.to(targets.dtype) for part in parts))
 
 
-def _identity(n_steps: int, like: torch.Tensor) -> Nodes:
-    """A solution whose states are the numbers at its nodes themselves.  # (node, 1, 1, 2 * node)"""
+def _kinds(root: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Weights that targets share, and which of them each target has; None if there are too many in any trajectory.
+
+    Parameters
+    ----------
+    root : tensor  # (trajectory, time, target)
+    most : int
+
+    Returns
+    -------
+    tensor  # (trajectory, kind, time)
+    tensor of int  # (trajectory, target)
+    """
+    if bool((root == root[..., :1]).all()):
+        return root[..., 0].unsqueeze(1), torch.zeros_like(root[:, 0], dtype=torch.long)
+    found = []
+    for own in root:
+        kinds, belongs = torch.unique(own, dim=1, return_inverse=True)
+        if kinds.shape[1] > most:
+            return None
+        found.append((kinds.mT, belongs))
+    return torch.nn.utils.rnn.pad_sequence([kinds for kinds, _ in found], batch_first=True), torch.stack(
+        [belongs for _, belongs in found]
+    )
+
+
+def _identity(n_steps: int, n_trajectories: int, like: torch.Tensor) -> Nodes:
+    """Solutions whose states are the numbers at their own nodes.  # (node, 1, trajectory, 2 * node)"""
     eye = torch.eye(2 * (n_steps + 1), dtype=like.dtype, device=like.device)
-    return Nodes(*(half[:, None, None] for half in eye.chunk(2)))
+    return Nodes(*(half[:, None, None].expand(-1, 1, n_trajectories, -1) for half in eye.chunk(2)))
