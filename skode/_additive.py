@@ -13,6 +13,7 @@ import torch
 
 from skode._bridge import bridge_nodes
 from skode._dynamics import Dynamics
+from skode._memory import release
 from skode._prepare import Course, Prepared
 from skode._problem import Problem, every_row
 from skode._readers import Readers, choose_readers
@@ -94,6 +95,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
         trust=_trust(prepared),
     )
     prepared = _with_rows(prepared, found)
+    release()
     problem = build(prepared)
     field = _field(prepared, found, request)
     n_edges = float(found.support.sum())
@@ -117,6 +119,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     fitted = reading.go_on(every_row(prepared, problem.matching.double()), reading.fitted)
     history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
     request.report(history["refit"].line("refit"))
+    release()
     if found.gamma is not None:
         began = time.perf_counter()
         nodes_at = np.concatenate([bridge_nodes(t, found.quadrature.shape[1]) for t in times])

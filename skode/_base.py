@@ -18,6 +18,7 @@ from skode._fit import Specification, make_field, resolve_field
 from skode._fitted import Fitted
 from skode._identifiability import identifiability
 from skode._layout import Layout
+from skode._memory import release
 from skode._names import check_names, variable_names
 from skode._parameters import with_prior
 from skode._prepare import prepare
@@ -165,6 +166,7 @@ class AbstractNODERegressor(FittedNODERegressor, ABC):
     def _tell_apart(self, fitted: Fitted, reading: Reading) -> None:
         """Store how well the data tell edges from each other, and warn where they cannot."""
         spec = reading.specification
+        release()
         prepared = prepare(
             reading.trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=reading.steady
         )

@@ -18,6 +18,7 @@ from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics, source_variables
 from skode._fitted import Fitted
 from skode._layout import Layout
+from skode._memory import release
 from skode._parts import train_in_parts
 from skode._predict import choose_step
 from skode._prepare import Prepared, prepare
@@ -198,6 +199,7 @@ def fit_additive(
         request,
         partial(problem_of, spec),
     )
+    release()
     fitted = fitted_model(done.trained, done.prepared, done.problem, spec, None)
     evidence = done.chosen.evidence
     if evidence is not None:

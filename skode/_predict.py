@@ -10,6 +10,7 @@ import torch
 
 from skode._dynamics import Dynamics, tensor
 from skode._fitted import Fitted
+from skode._memory import release
 from skode._parallel import on_threads, one_torch_thread
 from skode._problem import Problem
 from skode._scales import widened_box
@@ -124,5 +125,8 @@ def choose_step(dynamics: Dynamics, weights: Weights, problem: Problem) -> float
 
     every = torch.arange(len(times), device=like.device)
     few = max(FEWEST_WINDOWS, MOST_ENTRIES // start.shape[1])
-    with one_torch_thread() if len(every) <= few else nullcontext():
-        return min(on_threads(halved, torch.split(every, few)))
+    if len(every) <= few:
+        with one_torch_thread():
+            return halved(every)
+    release()
+    return min(on_threads(halved, torch.split(every, few)))

@@ -16,8 +16,8 @@ from skode.integrate import integrate
 
 N_STEPS = 8
 """Runge-Kutta steps over one interval."""
-MOST_ENTRIES, FEWEST_INTERVALS = 2**19, 64
-"""Entries of solutions that are held at a time, 4 MB; and intervals with which a step is worth its calls."""
+MOST_ENTRIES, FEWEST_INTERVALS = 2**18, 64
+"""Entries of solutions that are held at a time, 2 MB; and intervals with which a step is worth its calls."""
 
 
 def rematch(
@@ -62,9 +62,10 @@ def rematch(
     """
     d, n = prepared.slopes.shape[1], len(nodes_at)
     like = next(iter(weights.values()))
-    start, end = (np.concatenate([course[part] for course in path]) for part in (slice(None, -1), slice(1, None)))
-    seen = [np.where(np.isnan(o), p, o) for o, p in zip(observed, path, strict=True)]
-    off_start, off_end = (np.concatenate([o[part] for o in seen]) for part in (slice(None, -1), slice(1, None)))
+    knots, off = np.concatenate(path), np.concatenate(observed)
+    off -= knots
+    off[np.isnan(off)] = 0.0
+    ends = np.setdiff1d(np.arange(len(knots)), np.cumsum([0, *map(len, path)]))  # knot at the end of every interval
     h = np.concatenate([np.diff(course.times) for course in prepared.courses])[:, None]
     owner = prepared.interval_trajectory[:n]
     inputs = tensor(prepared.inputs[owner], like)
@@ -79,20 +80,20 @@ def rematch(
         with torch.no_grad(), one_torch_thread():
             states = integrate(
                 right.along(given, like.new_zeros(len(given))).value,
-                tensor(start[block], like).unsqueeze(0),
+                tensor(knots[ends[block] - 1], like).unsqueeze(0),
                 tensor(at[block], like),
                 n_steps=N_STEPS,
             )[0]
             at_nodes = states[:, :-1].flatten(0, 1).unsqueeze(0)
             sources = dynamics.sources(at_nodes, given.repeat_interleave(nodes.shape[1], 0), at_nodes[..., 0])
             slopes = right.bound.evaluate(sources).slopes[0].contiguous().view(*nodes.shape, d).cpu().numpy()
-        missed = end[block] - states[:, -1].cpu().numpy()
+        missed = knots[ends[block]] - states[:, -1].cpu().numpy()
         solution = states[:, :-1].cpu().numpy() + share[block, :, None] * missed[:, None]
         quadrature = prepared.quadrature[block]
-        off = off_start[block] - start[block]
-        change = (off_end[block] - end[block]) - off
+        before = off[ends[block] - 1]
+        change = off[ends[block]] - before
         mean_speed, mean_share = ((quadrature * part[block]).sum(1, keepdims=True) for part in (speed, share))
-        residual = mean_speed * (missed + change) + gamma * (off + mean_share * change)
+        residual = mean_speed * (missed + change) + gamma * (before + mean_share * change)
         found = np.einsum("kl,kld->kd", quadrature, slopes) + residual / rate
         fine = np.isfinite(found).all(axis=1) & np.isfinite(solution).all(axis=(1, 2))
         every_node[block, :, :d][fine] = solution[fine]

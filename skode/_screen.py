@@ -116,10 +116,11 @@ def screen(
     rows, owner, denoised, gamma, rate, noise, freedom = follow(times, states, moves=moves, inputs=given, groups=groups)
     if trust is not None:
         rows = rows._replace(weights=rows.weights * trust.reshape(-1, *[1] * (rows.weights.ndim - 1)))
-    u = np.broadcast_to(given[owner][:, None], (*rows.nodes.shape[:2], given.shape[1]))
-    nodes = np.concatenate([rows.nodes, u], axis=2)
-    features = np.einsum("kl,kls->ks", rows.quadrature, nodes)
-    production = (rows.slopes + rate * features[:, :d])[:, moves]
+    nodes = rows.nodes
+    if given.shape[1]:
+        u = np.broadcast_to(given[owner][:, None], (*nodes.shape[:2], given.shape[1]))
+        nodes = np.concatenate([nodes, u], axis=2)
+    production = (rows.slopes + rate * np.einsum("kl,kls->ks", rows.quadrature, rows.nodes))[:, moves]
     found = select_sources(
         nodes,
         rows.quadrature,

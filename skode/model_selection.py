@@ -196,6 +196,8 @@ random_state, verbose
         else:
             folds = most_folds(reading.trajectories, n_folds)
             self._tell(folds, n_folds)
+        if reading.specification.field == "additive":
+            folds = folds._replace(parts=[])  # copies of the data that nothing would read
         selected = self._select(reading.specification, reading.trajectories, reading.steady, reading.seed, folds)
         self._report(selected)
         self._keep(selected.fitted, reading)

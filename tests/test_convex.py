@@ -9,6 +9,7 @@ import scipy.sparse
 from sklearn.linear_model import Lasso, LinearRegression
 
 from skode.convex import GramProducts, RowProducts, adaptive_factors, alpha_max, ebic, lasso_path, refit, select
+from skode.convex import path as path_module
 
 ALPHAS = np.geomspace(1.0, 0.005, 16)
 
@@ -49,6 +50,15 @@ def test_the_path_is_optimal_at_every_strength(shape, kind):
     assert path.converged.all()
     for alpha, coefficients in zip(path.alphas, path.coefficients, strict=True):
         assert violation(products, coefficients, 0.5 * alpha * factors) < 1e-6 * alpha * factors.max()
+
+
+def test_blocks_of_few_entries_give_the_same_path(monkeypatch):
+    features, slopes, weights, factors = problem()
+    products = GramProducts.build(features, slopes, weights)
+    whole = lasso_path(products, ALPHAS, factors=factors)
+    monkeypatch.setattr(path_module, "BLOCK_ENTRIES", 4)
+    for one, other in zip(whole.coefficients, lasso_path(products, ALPHAS, factors=factors).coefficients, strict=True):
+        np.testing.assert_allclose(one.toarray(), other.toarray(), rtol=0, atol=1e-10)
 
 
 def test_the_lasso_agrees_with_another_library():

@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._spline": TYPES,
     "skode.smooth": TYPES | {"skode._spline"},
     "skode._blas": set(),
+    "skode._memory": set(),
     "skode._compact": TYPES,
     "skode._parallel": {"skode._blas"},
     "skode._prepare": SHAPES | {"skode._blas", "skode._scales", "skode.smooth"},
@@ -104,7 +105,8 @@ ALLOWED: dict[str, set[str]] = {
     "skode._readers": TYPES | PARTS | {"skode._capacity", "skode._parallel", "skode._refit"},
     "skode._additive": TYPES
     | PARTS
-    | {"skode._bridge", "skode._prepare", "skode._readers", "skode._rematch", "skode._screen", "skode._train"},
+    | {"skode._bridge", "skode._memory", "skode._prepare", "skode._readers", "skode._rematch", "skode._screen"}
+    | {"skode._train"},
     "skode._refit": TYPES | {"skode._parallel", "skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._dynamics", "skode._problem", "skode.fields", "skode.objectives"},
     "skode._constraints": TYPES | {"skode.fields"},
@@ -122,7 +124,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._points", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
     "skode._ranking": TYPES | {"skode._prepare"},
-    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._parallel", "skode._scales"},
+    "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._memory", "skode._parallel", "skode._scales"},
     "skode._fit": TYPES
     | PREPARED
     | PARTS
@@ -133,6 +135,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._constraints",
         "skode._dependencies",
         "skode._fitted",
+        "skode._memory",
         "skode._parts",
         "skode._predict",
         "skode._ranking",
@@ -193,7 +196,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode.exceptions": set(),
     "skode._questions": FIT,
     "skode._answering": FIT | TOOLS | {"skode._compact", "skode._questions", "skode.builders", "skode.exceptions"},
-    "skode._base": FIT | {"skode._answering", "skode._identifiability", "skode.exceptions"},
+    "skode._base": FIT | {"skode._answering", "skode._identifiability", "skode._memory", "skode.exceptions"},
     "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
 }

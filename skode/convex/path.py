@@ -14,7 +14,7 @@ from skode.convex._products import AbstractProducts
 
 CHUNK = 256
 """Targets that go down the path together; bounds the memory for their correlations."""
-BLOCK_ENTRIES = 1_000_000
+BLOCK_ENTRIES = 250_000
 """Entries of the blocks that are solved in one call."""
 MAX_ROUNDS = 200
 
