@@ -149,8 +149,11 @@ class RightHandSide(AbstractSlope):
     def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
         if self.speed is not None:
             return None
-        known = self._sources(t, t.new_empty(*t.shape, 0), index).mT
-        return self.bound.chain(known, self.rate, tuple(self.named), keep=keep)
+
+        def known() -> torch.Tensor:
+            return self._sources(t, t.new_empty(*t.shape, 0), index).mT
+
+        return self.bound.chain(known, len(index), self.rate, tuple(self.named), keep=keep)
 
     def _sources(self, t: torch.Tensor, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         if self.autonomous:

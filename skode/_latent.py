@@ -42,7 +42,7 @@ def solve_latent(
 
     which is again a network, whose state is as wide as its last hidden layer. Runge-Kutta steps, their cubic
     interpolant and sums of it commute with affine maps, so that this is the solution that the steps of the states have,
-    to rounding. Solutions that fail (see ``rk4``) do so where s does.
+    to rounding. Solutions that fail (see ``rk4``) do so where s does; of rows all are nan then.
 
     Parameters
     ----------
@@ -153,10 +153,12 @@ class Latent(AbstractSlope):
         return tuple(found)
 
     def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
-        first = Layer(torch.cat([self.feedback, self.drift], dim=-1), self.offset[..., index])
-        maps = Maps(self.activation, [first, *(Layer(matrix, bias.mT) for matrix, bias in self.between)])
+        first = Layer(torch.cat([self.feedback, self.drift], dim=-1), self.offset)
+        later = [Layer(matrix, bias.mT) for matrix, bias in self.between]
+        maps = Maps(self.activation, [first, *later])
         if not maps.pay_on_arrays(len(index)):
             return None
+        maps = maps._replace(hidden=[first._replace(offset=self.offset[..., index]), *later])
 
         def collect(by_layer: list[Layer], _: torch.Tensor | None) -> Gradient:
             by_offset = torch.zeros_like(self.offset).index_add_(-1, index, by_layer[0].offset)

@@ -276,7 +276,7 @@ class StageLosses:
         return torch.cat(parts)[order.to(start.device)]
 
     def _compressed(self, windows: Windows, n_steps: int, n_models: int) -> Compressed | None:
-        """What stands for the observations of a solve, made once; None where it does not pay."""
+        """What stands for the observations of the windows of this stage, made once; None where it does not pay."""
         if self.options.method != "rk4":
             return None
         if n_steps not in self.compressed:

@@ -196,8 +196,6 @@ random_state, verbose
         else:
             folds = most_folds(reading.trajectories, n_folds)
             self._tell(folds, n_folds)
-        if reading.specification.field == "additive":
-            folds = folds._replace(parts=[])  # copies of the data that nothing would read
         selected = self._select(reading.specification, reading.trajectories, reading.steady, reading.seed, folds)
         self._report(selected)
         self._keep(selected.fitted, reading)
@@ -226,6 +224,8 @@ random_state, verbose
                 "penalty must have exact zeros for supports to be compared; got "
                 f"penalty={specification.penalty.name!r}. Use 'group_lasso', 'lassonet', 'l0' or 'pathreg'."
             )
+        if specification.field == "additive":
+            folds = folds._replace(parts=[])  # copies of the data that nothing reads
         return select(
             trajectories,
             specification,

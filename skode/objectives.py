@@ -148,12 +148,13 @@ def solve_windows(
         Steps of the Runge-Kutta grid per window.
     method : str
     compressed : Compressed, optional
-        Of these windows, for as many steps of "rk4".
+        Of these windows, for as many steps of "rk4", which is the only method that it goes with.
 
     Returns
     -------
     tensor  # (model, window, time, state), or (model, window, row, state)
     """
+    assert compressed is None or method == "rk4"
     if method == "rk4" and latent_pays(dynamics):
         given = windows.inputs, windows.origin, start, windows.times
         return solve_latent(dynamics, weights, *given, n_steps=n_steps, compressed=compressed)
@@ -243,7 +244,7 @@ def seam_loss(states: torch.Tensor, start: torch.Tensor, windows: Windows, scale
 
     Parameters
     ----------
-    states : tensor  # (model, window, time, state), from ``solve_windows``
+    states : tensor  # (model, window, time | row, state), from ``solve_windows``; the last is where a window ends
     start : tensor  # (model, window, state), from ``window_starts``
     windows : Windows
     scale : tensor  # (target,), from ``window_scale``

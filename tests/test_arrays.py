@@ -9,7 +9,7 @@ import torch
 from skode._dynamics import Dynamics
 from skode._latent import Latent
 from skode._scales import Scales
-from skode.fields import ACTIVATIONS, PerTargetField, SharedField
+from skode.fields import ACTIVATIONS, Layer, Maps, PerTargetField, SharedField
 from skode.fields import _chain as chain_module
 from skode.integrate import adjoint as adjoint_module
 from skode.integrate import rk4, rk4_adjoint
@@ -201,3 +201,28 @@ def test_arrays_are_used_for_small_shared_networks(dynamics, n, expected, graph,
     forbid(monkeypatch, "_TensorTape" if expected else "ArrayTape", *["rk4"] * expected)
     with torch.set_grad_enabled(graph):
         assert rk4_adjoint(slope, x0, step, 2, index=index).states.isfinite().all()
+
+
+def test_the_skip_counts_among_the_products():
+    wide, narrow = torch.zeros(1, 2, 200), torch.zeros(1, 200, 2)
+    maps = Maps(ACTIVATIONS["tanh"], [Layer(wide, wide[..., :1])], Layer(narrow, narrow[..., :1]))
+    assert maps.pay_on_arrays(7)
+    assert not maps._replace(skip=torch.zeros(1, 200, 200)).pay_on_arrays(7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_numbers_of_a_model_do_not_depend_on_how_many_run_beside_it(dtype):
+    dynamics = equation(hidden=(16, 16), linear_skip=True)
+    weights = {name: value.detach() for name, value in draw(dynamics, 5, dtype).items()}
+
+    def of_first(n_models):
+        some = {name: value[:n_models].clone().requires_grad_() for name, value in weights.items()}
+        x0, step = normal(1, N, D, seed=5, dtype=dtype).expand(n_models, -1, -1), torch.full((N,), 0.1, dtype=dtype)
+        nodes = rk4_adjoint(slope_of(dynamics, some), x0, step, 5)
+        found = torch.autograd.grad(nodes.states.square().sum() + nodes.slopes.square().sum(), list(some.values()))
+        return [nodes.states[:, :1].detach(), *(value[:1] for value in found)]
+
+    alone = of_first(1)
+    for n_models in (2, 3, 5):
+        for mine, other in zip(alone, of_first(n_models), strict=True):
+            assert torch.equal(mine, other)

@@ -124,7 +124,33 @@ def test_a_solution_that_fails_leaves_no_finite_loss_and_only_its_own_model_know
     rows = solve_windows(dynamics, weights, windows, start, n_steps=N_STEPS, compressed=found)
     loss = compressed_loss(rows, found, torch.ones(3, dtype=torch.float64))
     assert not bool(loss[0].isfinite().any())
-    assert bool(loss[1].isfinite().all())
+    alone = {name: value[1:] for name, value in weights.items()}
+    rows = solve_windows(dynamics, alone, windows, start[1:], n_steps=N_STEPS, compressed=found)
+    assert torch.equal(loss[1:], compressed_loss(rows, found, torch.ones(3, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_numbers_of_a_model_do_not_depend_on_how_many_run_beside_it(dtype):
+    dynamics, windows = equation("per_target"), windows_of(patterns("rows", 3), 3)
+    windows = Windows(*(part if part.dtype == torch.long else part.to(dtype) for part in windows))
+    weights = {
+        name: value.detach().to(dtype).repeat(3, *[1] * (value.ndim - 1)) for name, value in draw(dynamics).items()
+    }
+    found = compress(windows.times, windows.targets, windows.weights, N_STEPS)
+    assert found is not None
+
+    def of_first(n_models):
+        some = {name: value[:n_models].clone().requires_grad_() for name, value in weights.items()}
+        start = windows.start.expand(n_models, -1, -1)
+        rows = solve_windows(dynamics, some, windows, start, n_steps=N_STEPS, compressed=found)
+        loss = compressed_loss(rows, found, torch.ones(3, dtype=dtype))
+        gradients = torch.autograd.grad(loss.sum(), list(some.values()))
+        return [loss[:1].detach(), *(value[:1] for value in gradients)]
+
+    alone = of_first(1)
+    for n_models in (2, 3, 5):
+        for mine, other in zip(alone, of_first(n_models), strict=True):
+            assert torch.equal(mine, other)
 
 
 def test_what_does_not_pay_stays_as_it_is():
@@ -134,6 +160,7 @@ def test_what_does_not_pay_stays_as_it_is():
     assert compress(times, targets, weights, 32) is None
     assert compress(times - 0.1, targets, weights, N_STEPS) is None  # both signs of time
     assert compress(times, targets, normal(N, N_TIMES, 3, seed=4).abs(), 10) is None  # weights of every target its own
+    assert compress(0.0 * times, targets, weights, N_STEPS) is None  # nothing to solve
     short = torch.cat([torch.linspace(0, 64, N_TIMES).double()[None], torch.linspace(0, 1, N_TIMES).repeat(500, 1)])
     short[1:, 3:] = 1.0
     many = torch.ones(501, N_TIMES, 3, dtype=torch.float64)

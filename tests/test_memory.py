@@ -12,9 +12,17 @@ from skode import _memory
 
 @pytest.fixture(autouse=True)
 def fresh():
-    _memory._trim.cache_clear()
+    trim = _memory._trim
+    trim.cache_clear()
     yield
-    _memory._trim.cache_clear()
+    trim.cache_clear()
+
+
+def test_all_that_is_free_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_memory, "_trim", lambda: asked.append)
+    _memory.release()
+    assert asked == [0]  # bytes that may stay at the end of the heap
 
 
 def test_what_is_in_use_stays():

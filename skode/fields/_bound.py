@@ -56,13 +56,17 @@ class AbstractBoundField(ABC):
     def weight_gradient(self, inputs: Tensors, deltas: Tensors) -> Weights:
         """Gradient by the weights that the field reads."""
 
-    def chain(self, known: torch.Tensor, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool) -> Chain | None:
+    def chain(
+        self, known: Callable[[], torch.Tensor], n: int, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool
+    ) -> Chain | None:
         """The field on numpy arrays at all stages of a solve; None where that is no faster.
 
         Parameters
         ----------
-        known : tensor  # (stage, source, trajectory)
+        known : callable () -> tensor  # (stage, source, trajectory)
             Sources after the state.
+        n : int
+            Number of trajectories.
         gain : tensor  # (target,)
             Factor of every slope.
         names : tuple of str

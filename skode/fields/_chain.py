@@ -48,7 +48,7 @@ class Maps(NamedTuple):
 
     def pay_on_arrays(self, n_trajectories: int) -> bool:
         """Whether there is a ``Chain`` for these, and it is faster than calls of torch."""
-        matrices = [layer.matrix for layer in self.all]
+        matrices = [layer.matrix for layer in self.all] + ([] if self.skip is None else [self.skip])
         largest = max(matrix[0].numel() for matrix in matrices) * n_trajectories
         return self.activation.keeps_output and matrices[0].device.type == "cpu" and largest <= LARGEST
 
@@ -190,7 +190,8 @@ class ChainAdjoint:
         for k, block in enumerate(self.memory):
             delta = _side_by_side(block[:n_stages]).mT
             self.products[k].baddbmm_(read[k], delta)  # this order of the factors is the fast one
-            self.offsets[k] += block[:n_stages].sum(0)
+            # In numpy, as torch adds in an order that depends on the number of models.
+            self.offsets[k] += torch.from_numpy(np.add.reduce(block[:n_stages].numpy(), axis=0))
         if self.by_skip is not None:
             self.by_skip.baddbmm_(read[0], delta)
 

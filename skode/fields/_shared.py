@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from skode._typing import Weights
@@ -64,10 +66,12 @@ class BoundShared(AbstractBoundField):
             found["K"] = skip.weight_gradient(deltas[-1], inputs[0])
         return self.folding.pull(found)
 
-    def chain(self, known: torch.Tensor, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool) -> Chain | None:
+    def chain(
+        self, known: Callable[[], torch.Tensor], n: int, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool
+    ) -> Chain | None:
         *hidden, last = [Layer(layer.matrix, layer.bias) for layer in self.layers]
         maps = Maps(self.activation, hidden, last, self.skip[0].matrix if self.skip else None, gain)
-        if not maps.pay_on_arrays(known.shape[-1]):
+        if not maps.pay_on_arrays(n):
             return None
 
         def collect(by_layer: list[Layer], by_skip: torch.Tensor | None) -> Gradient:
@@ -77,4 +81,4 @@ class BoundShared(AbstractBoundField):
             found = self.folding.pull(found)
             return tuple(found.get(name) for name in names)
 
-        return Chain(maps, known, collect, keep=keep)
+        return Chain(maps, known(), collect, keep=keep)

@@ -22,9 +22,9 @@ class Compressed(NamedTuple):
     """Sums of a solution's nodes in place of its values at observation times; the last one is where the solve ends.
 
     The weighted sum of squared errors of a target is that of ``mask`` times (row - ``targets``), plus ``rest``.
+    All rows of a solution that fails are nan.
     """
 
-    n_steps: int
     step: torch.Tensor  # (trajectory,)
     readout: torch.Tensor  # (trajectory, row, 2 * node), of the states at the nodes and of the slopes there
     unit: torch.Tensor  # (trajectory, row), what a row is of a state that is one for ever
@@ -36,9 +36,9 @@ class Compressed(NamedTuple):
 
     def read(self, nodes: Nodes) -> torch.Tensor:
         """Rows of a solution that was solved with these steps.  # (model, trajectory, row, state)"""
-        values = torch.cat([nodes.states, nodes.slopes]).permute(2, 0, 1, 3)  # (trajectory, 2 * node, model, state)
-        rows = torch.bmm(self.readout, values.flatten(2)).view(*self.readout.shape[:2], *values.shape[2:])
-        return rows.permute(2, 0, 1, 3)
+        values = torch.cat([nodes.states, nodes.slopes]).transpose(0, 2)  # (trajectory, model, 2 * node, state)
+        # A product for every model: one for all would round by how many there are.
+        return torch.stack([torch.bmm(self.readout, own) for own in values.unbind(1)])
 
 
 @torch.no_grad()
@@ -89,6 +89,8 @@ def compress(
     if not most or bool((times < 0.0).any()):
         return None
     span = times.amax(dim=1)
+    if not bool((span > 0.0).any()):
+        return None
     if len(share_out(span, times, n_steps, n_models=n_models)) > 1:
         return None
     found = _kinds(weights.double().sqrt(), most)
@@ -118,7 +120,7 @@ def compress(
     time = step[:, None] * (even @ nodes) + readout[..., n_steps + 1 :].sum(-1)
     total = weights.double().sum((0, 1))
     parts = (step, readout, even.sum(-1), time, short, mask, rest.clamp_min(0.0), total)
-    return Compressed(n_steps, *(part.to(targets.dtype) for part in parts))
+    return Compressed(*(part.to(targets.dtype) for part in parts))
 
 
 def _kinds(root: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor] | None:
