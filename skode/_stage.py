@@ -18,7 +18,6 @@ from skode.integrate import Compressed, compress, double_step
 from skode.objectives import (
     Rows,
     Windows,
-    compressed_loss,
     matching_loss,
     seam_loss,
     solve_windows,
@@ -237,7 +236,7 @@ class StageLosses:
         def loss(weights: Weights, some: torch.Tensor, n_steps: int) -> torch.Tensor:
             rows = self._compressed(windows, n_steps, len(some))
             states = self._solved(weights, windows, some, n_steps, rows)
-            data = window_loss(states, windows, scale) if rows is None else compressed_loss(states, rows, scale)
+            data = window_loss(states, windows, scale, rows)
             if shift is None:  # starts are what they are: a jump tells of their noise
                 return data
             return data + STIFFNESS * seam_loss(states, some, windows, scale)

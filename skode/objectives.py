@@ -164,40 +164,30 @@ def solve_windows(
     return integrate(slope, start, windows.times, method=method, n_steps=n_steps, march=rk4_adjoint)
 
 
-def window_loss(states: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
+def window_loss(
+    states: torch.Tensor, windows: Windows, scale: torch.Tensor, compressed: Compressed | None = None
+) -> torch.Tensor:
     """Mean squared error of solutions at the observation times.
 
     Parameters
     ----------
-    states : tensor  # (model, window, time, state), from ``solve_windows``
+    states : tensor  # (model, window, time | row, state), from ``solve_windows`` with the same ``compressed``
     windows : Windows
     scale : tensor  # (target,), from ``window_scale``
+    compressed : Compressed, optional
 
     Returns
     -------
     tensor  # (model, target)
     """
-    x = states[..., : windows.targets.shape[-1]]
-    total: torch.Tensor = _SquaredErrors.apply(x, windows.targets, windows.weights)  # type: ignore[no-untyped-call]
-    return total / (windows.weights.sum((0, 1)).clamp_min(1e-30) * scale)
-
-
-def compressed_loss(rows: torch.Tensor, compressed: Compressed, scale: torch.Tensor) -> torch.Tensor:
-    """``window_loss`` of the rows that stand for observations.
-
-    Parameters
-    ----------
-    rows : tensor  # (model, window, row, state), from ``solve_windows``
-    compressed : Compressed
-    scale : tensor  # (target,), from ``window_scale``
-
-    Returns
-    -------
-    tensor  # (model, target)
-    """
-    x = rows[..., : compressed.targets.shape[-1]]
-    total: torch.Tensor = _SquaredErrors.apply(x, compressed.targets, compressed.mask)  # type: ignore[no-untyped-call]
-    return (total + compressed.rest) / (compressed.total.clamp_min(1e-30) * scale)
+    if compressed is None:
+        targets, weights, total = windows.targets, windows.weights, windows.weights.sum((0, 1))
+    else:
+        targets, weights, total = compressed.targets, compressed.mask, compressed.total
+    x = states[..., : targets.shape[-1]]
+    errors: torch.Tensor = _SquaredErrors.apply(x, targets, weights)  # type: ignore[no-untyped-call]
+    errors = errors if compressed is None else errors + compressed.rest
+    return errors / (total.clamp_min(1e-30) * scale)
 
 
 class _SquaredErrors(torch.autograd.Function):

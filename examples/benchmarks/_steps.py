@@ -22,7 +22,7 @@ from skode._scales import Scales
 from skode.datasets import make_hill_network, make_lorenz63
 from skode.fields import SharedField
 from skode.integrate import compress, integrate, rk4_adjoint
-from skode.objectives import Windows, compressed_loss, solve_windows, window_loss
+from skode.objectives import Windows, solve_windows, window_loss
 
 Step = Callable[[], float]
 """Take one step of training and return the loss before it."""
@@ -171,8 +171,7 @@ def skode_step(work: Work, *, by_hand: bool = True, n_models: int = 1, compresse
     def loss_of(weights: dict[str, torch.Tensor]) -> torch.Tensor:
         if by_hand:
             states = solve_windows(dynamics, weights, windows, start, n_steps=n_steps, compressed=rows)
-            loss = window_loss(states, windows, ones) if rows is None else compressed_loss(states, rows, ones)
-            return loss.mean(-1).sum()
+            return window_loss(states, windows, ones, rows).mean(-1).sum()
         return work.loss(integrate(dynamics.slope(weights, inputs, origin), start, work.times, n_steps=n_steps))
 
     return _stepper(some, loss_of)

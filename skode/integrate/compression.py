@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from skode.integrate.buckets import share_out
 from skode.integrate.runge_kutta import Nodes, hermite
@@ -140,13 +141,12 @@ def _kinds(root: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor] |
         return root[..., 0].unsqueeze(1), torch.zeros_like(root[:, 0], dtype=torch.long)
     found = []
     for own in root:
-        kinds, belongs = torch.unique(own, dim=1, return_inverse=True)
-        if kinds.shape[1] > most:
+        distinct, place = torch.unique(own, dim=1, return_inverse=True)
+        if distinct.shape[1] > most:
             return None
-        found.append((kinds.mT, belongs))
-    return torch.nn.utils.rnn.pad_sequence([kinds for kinds, _ in found], batch_first=True), torch.stack(
-        [belongs for _, belongs in found]
-    )
+        found.append((distinct.mT, place))
+    kinds = pad_sequence([distinct for distinct, _ in found], batch_first=True)
+    return kinds, torch.stack([place for _, place in found])
 
 
 def _identity(n_steps: int, n_trajectories: int, like: torch.Tensor) -> Nodes:
