@@ -60,7 +60,7 @@ def solve_latent(
 
     Returns
     -------
-    tensor  # (model, trajectory, time | row, state)
+    tensor  # (model, trajectory, time, state), or (model, row + end, state)
     """
     activation, n_hidden, d = ACTIVATIONS[dynamics.field.activation], len(dynamics.field.hidden), start.shape[-1]
     slope = dynamics.slope(weights, inputs, origin)
@@ -77,16 +77,16 @@ def solve_latent(
     latent = Latent(activation, feedback, drift, offset, between)
     zero = start.new_zeros(*start.shape[:-1], feedback.shape[-1])
     if compressed is None:
-        clock, stays = times, start.unsqueeze(2)
+        clock, stays = times, start.repeat_interleave(times.shape[1], dim=1)
         s = integrate(latent, zero, clock, n_steps=n_steps, march=rk4_adjoint)
     else:
-        clock, stays = compressed.clock, start.unsqueeze(2) * compressed.unit.unsqueeze(-1)
+        clock, stays = compressed.clock, start[:, compressed.owner] * compressed.unit.unsqueeze(-1)
         s = compressed.read(rk4_adjoint(latent, zero, compressed.step, n_steps))
     failed = s[..., :1].isnan()  # all of s is, then
     some_failed = bool(failed.any())
     s = torch.where(failed, 0.0, s) if some_failed else s  # 0 times nan would be nan, in the gradient too
-    moved = torch.cat([s, clock.expand(s.shape[:-1]).unsqueeze(-1)], dim=-1).flatten(1, 2) @ lift.mT
-    states = stays + moved.view(*s.shape[:-1], d)
+    integral = torch.cat([s, clock.expand(s.shape[:-1]).unsqueeze(-1)], dim=-1)
+    states = stays.baddbmm_(integral.flatten(1, -2), lift.mT).view(*s.shape[:-1], d)
     return torch.where(failed, torch.nan, states) if some_failed else states
 
 

@@ -21,6 +21,7 @@ from skode.objectives import (
     matching_loss,
     seam_loss,
     solve_windows,
+    window_ends,
     window_errors,
     window_loss,
     window_starts,
@@ -239,7 +240,7 @@ class StageLosses:
             data = window_loss(states, windows, scale, rows)
             if shift is None:  # starts are what they are: a jump tells of their noise
                 return data
-            return data + STIFFNESS * seam_loss(states, some, windows, scale)
+            return data + STIFFNESS * seam_loss(window_ends(states, rows), some, windows, scale)
 
         return self._by_grid(loss, weights, start)
 
@@ -280,7 +281,7 @@ class StageLosses:
             return None
         if n_steps not in self.compressed:
             parts = windows.times, windows.targets, windows.weights
-            self.compressed[n_steps] = compress(*parts, n_steps, n_models=n_models)
+            self.compressed[n_steps] = compress(*parts, n_steps, ends=self.stage.corrects, n_models=n_models)
         return self.compressed[n_steps]
 
     def _minibatch(self, rows: Rows) -> Rows:

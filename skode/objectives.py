@@ -152,7 +152,7 @@ def solve_windows(
 
     Returns
     -------
-    tensor  # (model, window, time, state), or (model, window, row, state)
+    tensor  # (model, window, time, state), or (model, row + end, state)
     """
     assert compressed is None or method == "rk4"
     if method == "rk4" and latent_pays(dynamics):
@@ -171,7 +171,8 @@ def window_loss(
 
     Parameters
     ----------
-    states : tensor  # (model, window, time | row, state), from ``solve_windows`` with the same ``compressed``
+    states : tensor
+        From ``solve_windows`` with the same ``compressed``.
     windows : Windows
     scale : tensor  # (target,), from ``window_scale``
     compressed : Compressed, optional
@@ -180,29 +181,37 @@ def window_loss(
     -------
     tensor  # (model, target)
     """
-    if compressed is None:
-        targets, weights, total = windows.targets, windows.weights, windows.weights.sum((0, 1))
-    else:
+    targets, total = windows.targets, windows.weights.sum((0, 1))
+    weights: torch.Tensor | None = windows.weights
+    if compressed is not None:
         targets, weights, total = compressed.targets, compressed.mask, compressed.total
+        states = states[:, : len(targets)]
     x = states[..., : targets.shape[-1]]
     errors: torch.Tensor = _SquaredErrors.apply(x, targets, weights)  # type: ignore[no-untyped-call]
     errors = errors if compressed is None else errors + compressed.rest
     return errors / (total.clamp_min(1e-30) * scale)
 
 
+def window_ends(states: torch.Tensor, compressed: Compressed | None = None) -> torch.Tensor:
+    """Where every window ends, from ``solve_windows`` with the same ``compressed``.  # (model, window, state)"""
+    return states[:, :, -1] if compressed is None else states[:, len(compressed.targets) :]
+
+
 class _SquaredErrors(torch.autograd.Function):
-    """Sum of w (x - target)^2 over windows and times, in half of the passes over memory that autograd takes."""
+    """Sum of w (x - target)^2 over windows and times, or rows, in half of the passes over memory of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         error = x - targets
-        ctx.weighted = weights * error
-        return error.mul_(ctx.weighted).sum(dim=(1, 2))
+        ctx.weighted = error if weights is None else weights * error
+        over = tuple(range(1, x.ndim - 1))
+        return error.square().sum(over) if weights is None else error.mul_(ctx.weighted).sum(over)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return ctx.weighted * (2.0 * cotangent[:, None, None]), None, None
+        by_model = 2.0 * cotangent.view(len(cotangent), *[1] * (ctx.weighted.ndim - 2), -1)
+        return ctx.weighted * by_model, None, None
 
 
 def window_errors(states: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
@@ -222,7 +231,7 @@ def window_errors(states: torch.Tensor, windows: Windows, scale: torch.Tensor) -
     return squares.sum(2) * len(windows.start) / (windows.weights.sum((0, 1)).clamp_min(1e-30) * scale)
 
 
-def seam_loss(states: torch.Tensor, start: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
+def seam_loss(ends: torch.Tensor, start: torch.Tensor, windows: Windows, scale: torch.Tensor) -> torch.Tensor:
     """Squared jumps where one window ends and the next begins, counted as errors of one observation each.
 
     A start is known as well as its own observation; solutions that must also meet the start after them tie the
@@ -234,7 +243,7 @@ def seam_loss(states: torch.Tensor, start: torch.Tensor, windows: Windows, scale
 
     Parameters
     ----------
-    states : tensor  # (model, window, time | row, state), from ``solve_windows``; the last is where a window ends
+    ends : tensor  # (model, window, state), from ``window_ends``
     start : tensor  # (model, window, state), from ``window_starts``
     windows : Windows
     scale : tensor  # (target,), from ``window_scale``
@@ -250,7 +259,7 @@ def seam_loss(states: torch.Tensor, start: torch.Tensor, windows: Windows, scale
     """
     d = windows.targets.shape[-1]
     seam = windows.after >= 0
-    jump = states[:, seam, -1] - start[:, windows.after[seam]]
+    jump = ends[:, seam] - start[:, windows.after[seam]]
     spread = windows.spread[windows.after[seam]]
     squares = jump[..., :d] ** 2
     if jump.shape[-1] > d:

@@ -14,7 +14,7 @@ from skode._scales import Scales
 from skode.datasets import make_lotka_volterra
 from skode.fields import PerTargetField, SharedField
 from skode.integrate import compress, integrate, rk4
-from skode.objectives import Windows, solve_windows, window_loss
+from skode.objectives import Windows, solve_windows, window_ends, window_loss
 
 N, N_TIMES, N_STEPS, N_MODELS = 4, 40, 5, 2
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -101,16 +101,32 @@ def test_the_loss_and_its_gradient_are_those_of_all_observations(kind, d, seen):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
-def test_the_last_row_is_where_the_solve_ends_and_weighs_nothing():
-    dynamics, windows = equation("shared"), windows_of(patterns("targets", 3), 3)
-    weights = draw(dynamics)
-    found = compress(windows.times, windows.targets, windows.weights, N_STEPS)
+@pytest.mark.parametrize(("kind", "d"), [("shared", 3), ("shared", 12), ("per_target", 3)])
+def test_ends_follow_the_rows_if_they_are_asked_for(kind, d):
+    dynamics, windows = equation(kind, d), windows_of(patterns("targets", d), d)
+    weights, start = draw(dynamics), windows.start.expand(N_MODELS, -1, -1)
+    parts = windows.times, windows.targets, windows.weights
+    without, found = compress(*parts, N_STEPS), compress(*parts, N_STEPS, ends=True)
+    assert without is not None
     assert found is not None
-    start = windows.start.expand(N_MODELS, -1, -1)
-    rows = solve_windows(dynamics, weights, windows, start, n_steps=N_STEPS, compressed=found)
+    states = solve_windows(dynamics, weights, windows, start, n_steps=N_STEPS, compressed=found)
     end = windows._replace(times=windows.times.amax(1, keepdim=True))
-    torch.testing.assert_close(rows[:, :, -1:], solve_windows(dynamics, weights, end, start, n_steps=N_STEPS), **EXACT)
-    assert not bool(found.mask[:, -1].any())
+    expected = solve_windows(dynamics, weights, end, start, n_steps=N_STEPS)[:, :, 0]
+    torch.testing.assert_close(window_ends(states, found), expected, **EXACT)
+    rows = solve_windows(dynamics, weights, windows, start, n_steps=N_STEPS, compressed=without)
+    assert not window_ends(rows, without).numel()
+    torch.testing.assert_close(rows, states[:, : len(found.targets)], **EXACT)
+
+
+def test_only_rows_that_tell_something_are_kept():
+    weights = patterns("all", 3)
+    weights[0, 3:] = 0.0  # three observations, one, as many as there are
+    weights[1, 1:] = 0.0
+    windows = windows_of(weights, 3)
+    found = compress(windows.times[:3, :8], windows.targets[:3, :8], weights[:3, :8], N_STEPS)
+    assert found is not None
+    assert found.mask is None  # targets were observed together
+    assert found.owner.tolist() == [0] * 3 + [1] + [2] * 8
 
 
 def test_a_solution_that_fails_leaves_no_finite_loss_and_only_its_own_model_knows():

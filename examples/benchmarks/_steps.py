@@ -26,6 +26,8 @@ from skode.objectives import Windows, solve_windows, window_loss
 
 Step = Callable[[], float]
 """Take one step of training and return the loss before it."""
+RATE = 1e-9
+"""Learning rate: too small for weights to move, so that all steps of all ways have the same work to do."""
 
 
 class Work(NamedTuple):
@@ -104,7 +106,7 @@ def network(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 def _stepper(work: Work, loss_of: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> Step:
     weights = {name: value.clone().requires_grad_(True) for name, value in work.weights.items()}
-    adam = torch.optim.Adam(weights.values(), lr=1e-3, fused=True)
+    adam = torch.optim.Adam(weights.values(), lr=RATE, fused=True)
 
     def step() -> float:
         adam.zero_grad()
@@ -256,7 +258,7 @@ def diffrax_step(work: Work) -> Step:
         value, g = jax.value_and_grad(loss)(w)
         m = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, m, g)
         v = jax.tree.map(lambda a, b: 0.999 * a + 0.001 * b * b, v, g)
-        scale = 1e-3 * jnp.sqrt(1 - 0.999**k) / (1 - 0.9**k)
+        scale = RATE * jnp.sqrt(1 - 0.999**k) / (1 - 0.9**k)
         return value, jax.tree.map(lambda a, b, c: a - scale * b / (jnp.sqrt(c) + 1e-8), w, m, v), m, v
 
     zeros = jax.tree.map(jnp.zeros_like, weights)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from _race import measure_race
 from _steps import WAYS, Step, Work, enlarged, installed, make_works, n_steps_of, skode_step
-from _timing import Figure, alternate, figure_of, seconds
+from _timing import IN_A_ROW, Figure, alternate, figure_of, seconds
 
 from skode import SparseNODERegressor, SparseNODERegressorCV, from_trajectories
 from skode.datasets import SimulatedSystem, make_hill_network, make_lorenz96
@@ -84,7 +84,7 @@ def measure_steps(name: str, ways: list[str], rounds: int, rate: float) -> list[
             found.append(Figure(name, way, "ms", np.nan, np.nan, np.nan, f"failed: {type(error).__name__}"))
             del steps[way]
         first[way] = time.perf_counter() - began
-    times = alternate(steps, rounds)
+    times = alternate(steps, rounds, IN_A_ROW)
     base = float(np.median(times["skode"]))
     for way, values in times.items():
         apart = abs(losses[way] / losses["skode"] - 1)
@@ -159,7 +159,7 @@ def measure_scaling(rounds: int, *, most: int) -> list[Figure]:
     for what, runs in grids.items():
         for run in runs.values():
             run()
-        times = alternate({str(k): run for k, run in runs.items()}, rounds)
+        times = alternate({str(k): run for k, run in runs.items()}, rounds, IN_A_ROW)
         medians = [float(np.median(values)) for values in times.values()]
         slope = float(np.polyfit(np.log(list(runs)), np.log(medians), 1)[0])
         late = float(np.log(medians[-1] / medians[-2]) / np.log(2.0))

@@ -20,31 +20,42 @@ ENTRIES = 2**22
 
 
 class Compressed(NamedTuple):
-    """Sums of a solution's nodes in place of its values at observation times; the last one is where the solve ends.
+    """Sums of a solution's nodes in place of its values at observation times, of all trajectories one after the other.
 
     The weighted sum of squared errors of a target is that of ``mask`` times (row - ``targets``), plus ``rest``.
     All rows of a solution that fails are nan.
     """
 
     step: torch.Tensor  # (trajectory,)
-    readout: torch.Tensor  # (trajectory, row, 2 * node), of the states at the nodes and of the slopes there
-    unit: torch.Tensor  # (trajectory, row), what a row is of a state that is one for ever
-    clock: torch.Tensor  # (trajectory, row), what a row is of elapsed time
-    targets: torch.Tensor  # (trajectory, row, target)
-    mask: torch.Tensor  # (trajectory, row, target), 1 where a row belongs to a target
+    readout: torch.Tensor  # (trajectory, place, 2 * node), of the states at the nodes and of the slopes there
+    kept: torch.Tensor | None  # (row,) places that are rows, counted through all trajectories; None where all are
+    ends: bool  # whether the states at the end of every solve follow the rows
+    owner: torch.Tensor  # (row + end,) trajectory
+    unit: torch.Tensor  # (row + end,), what a row is of a state that is one for ever
+    clock: torch.Tensor  # (row + end,), what a row is of elapsed time
+    targets: torch.Tensor  # (row, target)
+    mask: torch.Tensor | None  # (row, target), 1 where a row belongs to a target; None where it is 1 everywhere
     rest: torch.Tensor  # (target,)
     total: torch.Tensor  # (target,), sum of the weights of all observations
 
     def read(self, nodes: Nodes) -> torch.Tensor:
-        """Rows of a solution that was solved with these steps.  # (model, trajectory, row, state)"""
+        """Rows of a solution that was solved with these steps, and its ends.  # (model, row + end, state)"""
         values = torch.cat([nodes.states, nodes.slopes]).transpose(0, 2)  # (trajectory, model, 2 * node, state)
         # A product for every model: one for all would round by how many there are.
-        return torch.stack([torch.bmm(self.readout, own) for own in values.unbind(1)])
+        rows = torch.stack([torch.bmm(self.readout, own) for own in values.unbind(1)]).flatten(1, 2)
+        rows = rows if self.kept is None else rows.index_select(1, self.kept)
+        return torch.cat([rows, nodes.states[-1]], dim=1) if self.ends else rows
 
 
 @torch.no_grad()
 def compress(
-    times: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, n_steps: int, *, n_models: int = 1
+    times: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    n_steps: int,
+    *,
+    ends: bool = False,
+    n_models: int = 1,
 ) -> Compressed | None:
     r"""Replace observations by sums over the grid of the solve, no more of them than the grid has numbers.
 
@@ -66,6 +77,8 @@ def compress(
         Not negative; 0 where nothing was observed.
     n_steps : int
         Steps of every solve.
+    ends : bool, default False
+        Whether the states at the end of every solve are asked for as well.
     n_models : int, default 1
 
     Returns
@@ -80,10 +93,10 @@ def compress(
     >>> from skode.integrate import compress
     >>> times = torch.linspace(0.0, 1.0, 100).repeat(2, 1)
     >>> found = compress(times, torch.ones(2, 100, 3), torch.ones(2, 100, 3), 4)
-    >>> found.readout.shape, found.total.tolist()  # ten numbers per state, and the end
-    (torch.Size([2, 11, 10]), [200.0, 200.0, 200.0])
+    >>> found.targets.shape, found.total.tolist()  # ten numbers per trajectory and state
+    (torch.Size([20, 3]), [200.0, 200.0, 200.0])
     """
-    n_trajectories, n_times, n_targets = targets.shape
+    n_trajectories, n_times = times.shape
     size = 2 * (n_steps + 1)
     n_rows = min(size, n_times)  # of targets that were observed together
     most = min(int(SHARE * n_times / n_rows), int(PRODUCTS * n_times / (n_rows * size)))
@@ -97,31 +110,71 @@ def compress(
     found = _kinds(weights.double().sqrt(), most)
     if found is None:
         return None
-    kinds, belongs = found
-    n_kinds, step = kinds.shape[1], span.double() / n_steps
-    clock = torch.cat([times, span.unsqueeze(1)], dim=1).double()
-    readout = kinds.new_zeros(n_trajectories, n_kinds * n_rows + 1, size)
+    step = span.double() / n_steps
+    padded = _sums(times.double(), targets.double(), *found, step, n_steps)
+    # A row of zeros, as of a time at which nothing was seen, or of targets that no one has, tells nothing.
+    tells = ((padded.readout != 0).any(-1) & padded.mask.any(-1)).flatten()
+    readout, short, mask = (part.flatten(0, 1)[tells] for part in padded[:3])
+    rest = padded.rest + padded.targets.flatten(0, 1)[~tells].square().sum(0)
+    owner, everyone = tells.nonzero()[:, 0] // padded.readout.shape[1], torch.arange(n_trajectories, device=step.device)
+    even, nodes = readout[:, : n_steps + 1], torch.arange(n_steps + 1, dtype=step.dtype, device=step.device)
+    unit, clock = even.sum(-1), step[owner] * (even @ nodes) + readout[:, n_steps + 1 :].sum(-1)
+    if ends:
+        owner, unit = torch.cat([owner, everyone]), torch.cat([unit, torch.ones_like(step)])
+        clock = torch.cat([clock, span.double()])
+    like = targets.dtype
+    return Compressed(
+        step.to(like),
+        padded.readout.to(like),
+        None if bool(tells.all()) else tells.nonzero()[:, 0],
+        ends,
+        owner,
+        unit.to(like),
+        clock.to(like),
+        short.to(like),
+        None if bool((mask == 1.0).all()) else mask.to(like),
+        rest.clamp_min(0.0).to(like),
+        weights.double().sum((0, 1)).to(like),
+    )
+
+
+class _Sums(NamedTuple):
+    """As many rows for every trajectory, not all of which tell something."""
+
+    readout: torch.Tensor  # (trajectory, place, 2 * node)
+    targets: torch.Tensor  # (trajectory, place, target)
+    mask: torch.Tensor  # (trajectory, place, target)
+    rest: torch.Tensor  # (target,)
+
+
+def _sums(
+    times: torch.Tensor,  # (trajectory, time)
+    targets: torch.Tensor,  # (trajectory, time, target)
+    kinds: torch.Tensor,  # (trajectory, kind, time)
+    belongs: torch.Tensor,  # (trajectory, target)
+    step: torch.Tensor,  # (trajectory,)
+    n_steps: int,
+) -> _Sums:
+    """Decompose the weighted interpolant of every trajectory and kind of weights."""
+    (n_trajectories, n_times, n_targets), size, n_kinds = targets.shape, 2 * (n_steps + 1), kinds.shape[1]
+    n_rows = min(size, n_times)
+    readout = kinds.new_zeros(n_trajectories, n_kinds * n_rows, size)
     short, rest = kinds.new_zeros(*readout.shape[:2], n_targets), kinds.new_zeros(n_targets)
     mask = torch.zeros_like(short)
     for some in torch.split(torch.arange(n_trajectories, device=times.device), max(1, ENTRIES // (n_times * size))):
-        places = hermite(_identity(n_steps, len(some), kinds), step[some], clock[some])[0]  # (some, time + 1, number)
-        readout[some, -1] = places[:, -1]
+        places = hermite(_identity(n_steps, len(some), kinds), step[some], times[some])[0]  # (some, time, number)
         for k in range(n_kinds):
             rows = slice(k * n_rows, (k + 1) * n_rows)
             root = kinds[some, k].unsqueeze(-1)
             mine = (belongs[some] == k).to(root.dtype).unsqueeze(1)  # (some, 1, target)
-            seen, values = root * places[:, :-1], root * targets[some].double() * mine
+            seen, values = root * places, root * targets[some] * mine
             if size < n_times:
                 q, seen = torch.linalg.qr(seen)
                 rest += values.square().sum((0, 1))
                 values = q.mT @ values
                 rest -= values.square().sum((0, 1))
             readout[some, rows], short[some, rows], mask[some, rows] = seen, values, mine
-    even, nodes = readout[..., : n_steps + 1], torch.arange(n_steps + 1, dtype=kinds.dtype, device=kinds.device)
-    time = step[:, None] * (even @ nodes) + readout[..., n_steps + 1 :].sum(-1)
-    total = weights.double().sum((0, 1))
-    parts = (step, readout, even.sum(-1), time, short, mask, rest.clamp_min(0.0), total)
-    return Compressed(*(part.to(targets.dtype) for part in parts))
+    return _Sums(readout, short, mask, rest)
 
 
 def _kinds(root: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor] | None:
