@@ -93,21 +93,31 @@ def bin_error(lineages: list[Lineage], forecasts: list[Array]) -> float:
     return float(sum(np.mean((binned(k.cells) - binned(f)) ** 2) for k, f in parts))
 
 
+def clock_ratio(lineages: list[Lineage]) -> float:
+    """How much faster or slower the clock of another donor may run: the ratio of the spans of lineages."""
+    spans = [lineage.scale.span for lineage in lineages]
+    return max(spans) / min(spans)
+
+
 def resampled(lineages: list[Lineage], n_copies: int, seed: int = 0) -> Iterator[tuple[Array, Array, int]]:
     """Draw trajectories as another donor might give them: times, states, lineage.
 
     Every copy starts from the mean of five random cells of the first tenth of time, at time 0, and goes on with
     the means of resampled cells in 20 bins. Starts differ and futures agree, so a model learns how little the
-    noise of five cells tells.
+    noise of five cells tells. Every copy has a clock of its own, for a unit of pseudotime is not as much progress in
+    another donor: its speed, relative to that of the training donor, is log-uniform from 1 / r to r (``clock_ratio``).
+    What a model learns is the mean over clocks.
     """
     rng = np.random.default_rng(seed)
+    ratio = clock_ratio(lineages)
     for number, lineage in enumerate(lineages):
         early = np.flatnonzero(lineage.times <= 0.1)
         for _ in range(n_copies):
             start = lineage.cells[rng.choice(early, START, replace=False)].mean(axis=0)
-            parts = np.array_split(np.arange(len(lineage.times)), N_BINS)
+            clock = lineage.times * ratio ** rng.uniform(-1.0, 1.0)
+            parts = np.array_split(np.arange(len(clock)), N_BINS)
             drawn = np.concatenate([rng.choice(part, len(part)) for part in parts])
-            times, states = binned(lineage.times[drawn]), binned(lineage.cells[drawn])
+            times, states = binned(clock[drawn]), binned(lineage.cells[drawn])
             yield np.append(0.0, times), np.vstack([start, states]), number
 
 
@@ -130,6 +140,15 @@ def ridge_forecasts(train: list[Lineage], test: list[Lineage], penalty: float = 
     return forecasts
 
 
+def mean_over_clocks(train: list[Lineage], test: list[Lineage], n_clocks: int = 41) -> list[Array]:
+    """The smooth training trajectory, averaged over the clocks of ``resampled``: what they give without a model."""
+    ratio, places = clock_ratio(train), (np.arange(n_clocks) + 0.5) / n_clocks * 2 - 1
+    return [
+        np.mean([a.smooth(np.minimum(b.times * ratio**place, a.times[-1])) for place in places], axis=0)
+        for a, b in zip(train, test, strict=True)
+    ]
+
+
 def trivial_forecasts(train: list[Lineage], test: list[Lineage]) -> dict[str, list[Array]]:
     """Forecasts that need no dynamics, each a list of (cell, gene) per lineage."""
     pairs = list(zip(train, test, strict=True))
@@ -138,5 +157,6 @@ def trivial_forecasts(train: list[Lineage], test: list[Lineage]) -> dict[str, li
         "persistence (the start stays)": [np.tile(b.start, (len(b.times), 1)) for _, b in pairs],
         "constant (training lineage mean)": [np.tile(a.cells.mean(axis=0), (len(b.times), 1)) for a, b in pairs],
         "smooth (training trajectory)": [a.smooth(np.minimum(b.times, a.times[-1])) for a, b in pairs],
+        "smooth, mean over clocks": mean_over_clocks(train, test),
         "ridge on one-step changes": ridge_forecasts(train, test),
     }
