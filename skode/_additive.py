@@ -14,7 +14,7 @@ import torch
 from skode._bridge import bridge_nodes
 from skode._dynamics import Dynamics
 from skode._memory import release
-from skode._prepare import Course, Prepared
+from skode._prepared import Course, Prepared
 from skode._problem import Problem, every_row
 from skode._readers import Readers, choose_readers
 from skode._rematch import rematch
@@ -106,7 +106,6 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
     readers = Readers.draw(
         dynamics,
-        field,
         problem,
         decay=decay,
         support=found.support,

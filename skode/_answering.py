@@ -18,9 +18,10 @@ from skode._fitted import Fitted
 from skode._layout import Layout
 from skode._parameters import available_device
 from skode._predict import Answers, predict_batch
+from skode._question_checks import check_questions
 from skode._questions import as_questions
 from skode._typing import FloatArray
-from skode._validation import as_numbers, check_questions, explained
+from skode._validation import as_numbers, explained
 from skode.builders import make_questions
 from skode.exceptions import DivergedPredictionWarning
 from skode.graph import build_graph

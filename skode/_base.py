@@ -22,20 +22,11 @@ from skode._memory import release
 from skode._names import check_names, variable_names
 from skode._parameters import with_prior
 from skode._prepare import prepare
+from skode._question_checks import check_dynamics, check_not_raw, check_not_times, check_targets, warn_backwards
 from skode._steady import SteadyRows, check_steady
 from skode._trajectories import Trajectories, as_trajectories
 from skode._typing import IntArray
-from skode._validation import (
-    BUILDER,
-    check_dynamics,
-    check_groups,
-    check_not_raw,
-    check_not_times,
-    check_targets,
-    check_weights,
-    explained,
-    warn_backwards,
-)
+from skode._validation import BUILDER, check_groups, check_weights, explained
 from skode.exceptions import DivergedPredictionWarning, IdentifiabilityWarning
 
 

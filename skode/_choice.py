@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skode._prepare import Prepared
+from skode._prepared import Prepared
 from skode._typing import FloatArray, IntArray
 from skode.convex import EBIC_GAMMA, SHARE_OF_ROWS, ebic
 

@@ -12,7 +12,8 @@ from skode._batch import Batch
 from skode._fit import Specification, options_of, set_up
 from skode._folds import Folds
 from skode._parts import train_in_parts
-from skode._prepare import Prepared, prepare
+from skode._prepare import prepare
+from skode._prepared import Prepared
 from skode._problem import every_row
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skode._dynamics import tensor
-from skode._prepare import Prepared
+from skode._prepared import Prepared
 from skode._problem import Problem
 from skode._typing import AnyArray, FloatArray, Weights, ranking_type
 from skode.fields import AbstractField

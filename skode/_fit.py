@@ -21,7 +21,8 @@ from skode._layout import Layout
 from skode._memory import release
 from skode._parts import train_in_parts
 from skode._predict import choose_step
-from skode._prepare import Prepared, prepare
+from skode._prepare import prepare
+from skode._prepared import Prepared
 from skode._problem import Problem, Starts, build_problem
 from skode._ranking import rank
 from skode._reach import Forecasts, reach

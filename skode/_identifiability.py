@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from skode._blas import one_blas_thread
-from skode._prepare import Prepared
+from skode._prepared import Prepared
 from skode._typing import FloatArray, IntArray
 
 MOST_ROWS = 400

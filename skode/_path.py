@@ -13,7 +13,7 @@ from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics
 from skode._fit import Specification, constraints_of, options_of
 from skode._parts import train_in_parts
-from skode._prepare import Prepared
+from skode._prepared import Prepared
 from skode._problem import Problem
 from skode._train import Trained, empty_where
 from skode._typing import FloatArray, IntArray, Weights

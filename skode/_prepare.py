@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from skode._blas import one_blas_thread
+from skode._knots import knot_weights, observations, with_start
+from skode._prepared import Course, Prepared
 from skode._scales import Scales
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
-from skode._typing import BoolArray, FloatArray, IntArray
-from skode.smooth import oversampling, path, smooth
+from skode._typing import FloatArray
+from skode._units import find_scales
+from skode.smooth import path, smooth
 
 _GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
 """Two-node Gauss-Legendre abscissae on [0, 1]; exact for cubic integrands."""
@@ -22,95 +25,6 @@ LONGEST = 1.0
 """Interval length, in medians, from which on a row's weight stops to grow."""
 LONG_GAP = 20.0
 """Interval length, in medians, from which on nothing is known of the path inside: no row, and no window across."""
-
-
-@dataclass(frozen=True)
-class Course:
-    """One trajectory after smoothing, in standard units; knots in time order, the given start among them.
-
-    Parameters
-    ----------
-    times : array (knot,)
-        Elapsed standard time.
-    path : array (knot, s)
-        Smoothed states (then velocities, for order 2).
-    observed : array (knot, d)
-        Observations, repeated times averaged; nan where missing. The given start is not an observation.
-    weights : array (knot, d)
-        Weight of every observation, 0 where missing.
-    start : array (s,)
-        The state that the user gave at elapsed time 0.
-    given : int
-        Knot at elapsed time 0.
-    """
-
-    times: FloatArray
-    path: FloatArray
-    observed: FloatArray
-    weights: FloatArray
-    start: FloatArray
-    given: int
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Training data of one fold, in standard units.
-
-    Parameters
-    ----------
-    scales : Scales
-    courses : list of Course
-    inputs : array (trajectory, m)
-    origin : array (trajectory,)
-        Standard clock at elapsed time 0.
-    groups : array (trajectory,)
-    nodes : array (interval, node, source)
-        Sources at the Gauss nodes of every interval, along the smoothed path.
-    quadrature : array (interval, node)
-        Weights of the nodes in the mean over an interval.
-    slopes : array (interval, d)
-        Mean slope of every target over every interval, in units of its rate.
-    slope_weights : array (interval, d)
-    interval_trajectory : array (interval,)
-        Trajectory of every interval; -1 for steady states. Intervals of a trajectory follow each other.
-    interval_place : array (interval,)
-        Number of the interval in its trajectory.
-    knot_sources : array (knot, source)
-        Sources at the observation times, for Jacobians over the data.
-    noise : array (d,)
-        Standard deviation of the observation noise, in standard units.
-    slope_sd : array (d,)
-        Standard deviation of the slopes at the observation times, in units of the rate.
-    freedom : array (d,)
-        Equivalent parameters of the smooth paths: how many independent data there are.
-    """
-
-    scales: Scales
-    courses: list[Course]
-    inputs: FloatArray
-    origin: FloatArray
-    groups: IntArray
-    nodes: FloatArray
-    quadrature: FloatArray
-    slopes: FloatArray
-    slope_weights: FloatArray
-    interval_trajectory: IntArray
-    interval_place: IntArray
-    knot_sources: FloatArray
-    noise: FloatArray
-    slope_sd: FloatArray
-    freedom: FloatArray
-
-    @property
-    def oversampling(self) -> int:
-        """Intervals in the time in which a well sampled path has one (see ``smooth.oversampling``).
-
-        Windows and runs are as many times longer: what happens in five intervals of a densely sampled path is little
-        more than noise, whatever their number.
-        """
-        seen = np.sum([(course.weights > 0).sum(axis=0) for course in self.courses], axis=0)
-        moving = self.scales.moving
-        return oversampling(seen[moving], self.freedom[moving])
 
 
 @one_blas_thread()
@@ -147,13 +61,13 @@ def prepare(
     """
     d = trajectories.n_states
     trajectories = replace(trajectories, weights=trajectories.weights / trajectories.weights.max())
-    raw = [_with_start(trajectories, k) for k in range(trajectories.n_trajectories)]
+    raw = [with_start(trajectories, k) for k in range(trajectories.n_trajectories)]
     known = None if scales is None else scales.moving
     smoothed = smooth([r[0] for r in raw], [r[1] for r in raw], [r[2] for r in raw], moves=known)
     paths, slopes_at_knots = _paths(smoothed.knots, smoothed.states, trajectories.velocity, order)
-    weights = _knot_weights(raw, smoothed.knots)
+    weights = knot_weights(raw, smoothed.knots)
     if scales is None:
-        scales = _scales(trajectories, smoothed.knots, paths, slopes_at_knots, weights, smoothed.moves)
+        scales = find_scales(trajectories, smoothed.knots, paths, slopes_at_knots, weights, smoothed.moves)
     inputs = scales.standard_inputs(trajectories.inputs)
     origin = scales.standard_clock(trajectories.origin)
     courses, rows = [], []
@@ -233,7 +147,7 @@ def _course(trajectories: Trajectories, k: int, knots: FloatArray, values: Float
     d = trajectories.n_states
     standard = _standard(values, scales)
     given = int(np.argmin(np.abs(knots)))
-    observed, weights = _observations(trajectories, k, knots)
+    observed, weights = observations(trajectories, k, knots)
     velocity = None if trajectories.velocity is None else trajectories.velocity[k]
     start = scales.standard_start(trajectories.initial[k], velocity)
     if len(start) < standard.shape[1]:
@@ -246,28 +160,6 @@ def _course(trajectories: Trajectories, k: int, knots: FloatArray, values: Float
         start=start,
         given=given,
     )
-
-
-def _rows(trajectories: Trajectories, k: int) -> slice:
-    bounds = trajectories.bounds
-    return slice(int(bounds[k]), int(bounds[k + 1]))
-
-
-def _with_start(trajectories: Trajectories, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Times, states and weights of one trajectory, its given start added where no row holds it."""
-    rows = _rows(trajectories, k)
-    times, states = trajectories.times[rows], trajectories.states[rows]
-    weights = trajectories.weights[rows]
-    anchor = trajectories.anchor[rows]
-    states = np.where(anchor[:, None] & np.isnan(states), trajectories.initial[k], states)
-    if not bool(np.any(anchor)):
-        weight = np.array([weights.mean()])
-        times = np.concatenate([np.zeros(1), times])
-        states = np.concatenate([trajectories.initial[k][None], states])
-        weights = np.concatenate([weight, weights])
-        ordering = np.argsort(times, kind="stable")
-        times, states, weights = times[ordering], states[ordering], weights[ordering]
-    return times, states, weights
 
 
 def _paths(
@@ -290,79 +182,6 @@ def _paths(
     return paths, slopes
 
 
-def nearest_knot(times: FloatArray, knots: FloatArray) -> IntArray:
-    """Place of the knot nearest to every time, the earlier of two; knots rise.  # (time,)"""
-    return np.searchsorted(0.5 * (knots[1:] + knots[:-1]), times).astype(np.int64)
-
-
-def _knot_weights(raw: list[tuple[FloatArray, FloatArray, FloatArray]], knots: list[FloatArray]) -> list[FloatArray]:
-    """Observation weight at every knot and variable; a missing value counts as a tenth of an observation."""
-    out = []
-    for (times, states, weights), at in zip(raw, knots, strict=True):
-        nearest = nearest_knot(times, at)
-        total = np.zeros((len(at), states.shape[1]))
-        np.add.at(total, nearest, weights[:, None] * np.where(np.isnan(states), 0.1, 1.0))
-        out.append(total)
-    return out
-
-
-def _scales(
-    trajectories: Trajectories,
-    knots: list[FloatArray],
-    paths: list[FloatArray],
-    slopes: list[FloatArray],
-    weights: list[FloatArray],
-    moves: BoolArray,
-) -> Scales:
-    d = trajectories.states.shape[1]
-    gaps = np.concatenate([np.diff(k) for k in knots]) if any(len(k) > 1 for k in knots) else np.ones(1)
-    time_unit = float(np.median(gaps))
-    everything = np.concatenate(paths)
-    w = np.concatenate(weights)
-    mean, sd = _moments(everything[:, :d], w)
-    velocity_sd = None
-    if everything.shape[1] > d:
-        speed = np.sqrt(np.average(everything[:, d:] ** 2, weights=w, axis=0))
-        velocity_sd = np.where(speed > 0, speed, 1.0)
-    rms = np.sqrt(np.average(np.concatenate(slopes) ** 2, weights=w, axis=0))
-    unit = sd if velocity_sd is None else velocity_sd
-    rate = np.where(moves, rms * time_unit / unit, 0.0)
-    per_trajectory = np.array([weight.sum(axis=0).mean() for weight in weights])
-    if trajectories.inputs.shape[1]:
-        input_mean, input_sd = _moments(
-            trajectories.inputs, np.repeat(per_trajectory[:, None], trajectories.inputs.shape[1], axis=1)
-        )
-    else:
-        input_mean, input_sd = np.zeros(0), np.ones(0)
-    clock = np.concatenate([o + k for o, k in zip(trajectories.origin, knots, strict=True)])[:, None]
-    clock_mean, clock_sd = _moments(clock, w.mean(axis=1, keepdims=True))
-    low, high = everything.min(axis=0), everything.max(axis=0)
-    low[:d] = np.minimum(low[:d], trajectories.initial.min(axis=0))  # what is given may be asked again
-    high[:d] = np.maximum(high[:d], trajectories.initial.max(axis=0))
-    shift, scale = (mean, sd) if velocity_sd is None else (np.r_[mean, np.zeros(d)], np.r_[sd, velocity_sd])
-    return Scales(
-        time_unit=time_unit,
-        state_mean=mean,
-        state_sd=sd,
-        velocity_sd=velocity_sd,
-        input_mean=input_mean,
-        input_sd=input_sd,
-        clock_mean=float(clock_mean[0]),
-        clock_sd=float(clock_sd[0]),
-        rate=rate,
-        low=(low - shift) / scale,
-        high=(high - shift) / scale,
-    )
-
-
-def _moments(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weighted mean and standard deviation per column; an sd that is rounding error becomes 1."""
-    mean = np.average(values, weights=weights, axis=0)
-    sd = np.sqrt(np.average((values - mean) ** 2, weights=weights, axis=0))
-    floor = 1e-12 * np.maximum(np.abs(values).max(axis=0), np.finfo(np.float64).tiny)
-    return mean, np.where(sd > floor, sd, 1.0)
-
-
 def _standard(values: FloatArray, scales: Scales) -> FloatArray:
     """States (then velocities) in standard units."""
     d = scales.state_mean.shape[0]
@@ -380,18 +199,3 @@ def _sources(
     if clock:
         parts.append((origin + tau * scales.time_unit / scales.clock_sd)[:, None])
     return np.concatenate(parts, axis=1)
-
-
-def _observations(trajectories: Trajectories, k: int, knots: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weighted mean observation and total weight at every knot; anchors are not observations."""
-    rows = _rows(trajectories, k)
-    keep = ~trajectories.anchor[rows]
-    times, states = trajectories.times[rows][keep], trajectories.states[rows][keep]
-    weights = trajectories.weights[rows][keep][:, None] * ~np.isnan(states)
-    nearest = nearest_knot(times, knots)
-    total = np.zeros((len(knots), states.shape[1]))
-    mean = np.zeros_like(total)
-    np.add.at(total, nearest, weights)
-    np.add.at(mean, nearest, weights * np.nan_to_num(states))
-    with np.errstate(invalid="ignore"):
-        return np.where(total > 0, mean / np.where(total > 0, total, 1.0), np.nan), total

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from skode._dynamics import tensor
-from skode._prepare import LONG_GAP, Course, Prepared
+from skode._prepare import LONG_GAP
+from skode._prepared import Course, Prepared
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.objectives import Rows, Windows, matching_scale, window_scale
 

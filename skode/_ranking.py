@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skode._prepare import LONGEST, Course, Prepared
+from skode._prepare import LONGEST
+from skode._prepared import Course, Prepared
 from skode._typing import AnyArray, BoolArray, FloatArray
 
 MANY = 256

@@ -13,7 +13,7 @@ from skode._batch import Batch
 from skode._dynamics import Dynamics
 from skode._parallel import one_torch_thread
 from skode._parts import train_in_parts
-from skode._prepare import Prepared
+from skode._prepared import Prepared
 from skode._problem import Problem, forecasts, longest
 from skode._scales import Scales
 from skode._stage import Options

@@ -33,8 +33,7 @@ class Candidate(NamedTuple):
 class Readers(NamedTuple):
     """Least squares on one support; what does not change from fit to fit."""
 
-    dynamics: Dynamics
-    field: PackedField
+    dynamics: Dynamics  # of a packed field
     problem: Problem
     weight_decay: float
     n_iter: int
@@ -47,7 +46,6 @@ class Readers(NamedTuple):
     def draw(
         cls,
         dynamics: Dynamics,
-        field: PackedField,
         problem: Problem,
         *,
         decay: FloatArray,
@@ -62,8 +60,7 @@ class Readers(NamedTuple):
         Parameters
         ----------
         dynamics : Dynamics
-        field : PackedField
-            That of the dynamics.
+            Of a packed field.
         problem : Problem
         decay : array (target,)
             Rate that all share, in standard units.
@@ -75,7 +72,8 @@ class Readers(NamedTuple):
         seed : int
         n_iter : int
         """
-        device = problem.matching.device
+        field, device = dynamics.field, problem.matching.device
+        assert isinstance(field, PackedField)
         drawn = field.init(torch.Generator().manual_seed(seed), n_models=1, dtype=torch.float64, device=device)
         diagonal = torch.eye(*support.shape, dtype=torch.bool)
         if required is not None:
@@ -83,7 +81,13 @@ class Readers(NamedTuple):
         own = field.to_columns(diagonal).to(device)
         shared = field.to_columns(diagonal & ~torch.as_tensor(support)).to(device)
         rate = torch.as_tensor(decay, device=device)
-        return cls(dynamics, field, problem, weight_decay, n_iter, rate, own, own, drawn).sharing(shared)
+        return cls(dynamics, problem, weight_decay, n_iter, rate, own, own, drawn).sharing(shared)
+
+    @property
+    def field(self) -> PackedField:
+        """That of the dynamics."""
+        assert isinstance(self.dynamics.field, PackedField)
+        return self.dynamics.field
 
     @property
     def linear(self) -> tuple[str, ...]:

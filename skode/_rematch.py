@@ -10,7 +10,7 @@ import torch
 from skode._bridge import share_of_change
 from skode._dynamics import Dynamics, tensor
 from skode._parallel import one_torch_thread
-from skode._prepare import Prepared
+from skode._prepared import Prepared
 from skode._typing import FloatArray, Weights
 from skode.integrate import integrate
 

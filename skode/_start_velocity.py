@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
-from skode._prepare import Prepared
+from skode._prepared import Prepared
 from skode._typing import FloatArray
 
 LARGEST_SAMPLE = 500

@@ -9,9 +9,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from skode._layout import Layout
+from skode._question_checks import check_rows_left
 from skode._ties import block_means, one_block, ranges, refine
 from skode._typing import AnyArray, BoolArray, FloatArray, IntArray
-from skode._validation import check_rows_left
 
 ANCHOR_TOLERANCE = 1e-6
 """An x0 and a y that differ by less than this many standard deviations are the same state."""

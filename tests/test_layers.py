@@ -21,13 +21,14 @@ SHAPES = TYPES | {
     "skode._alignment",
     "skode._layout",
     "skode._names",
+    "skode._question_checks",
     "skode._steady",
     "skode._ties",
     "skode._trajectories",
     "skode._validation",
 }
 # Trajectories, smoothed and standardised.
-PREPARED = SHAPES | {"skode._prepare", "skode._scales", "skode._start_velocity", "skode.smooth"}
+PREPARED = SHAPES | {"skode._prepare", "skode._prepared", "skode._scales", "skode._start_velocity", "skode.smooth"}
 # The parts that meet in _fit and nowhere else.
 PARTS = {
     "skode._batch",
@@ -58,8 +59,9 @@ ALLOWED: dict[str, set[str]] = {
     "skode._layout": TYPES,
     "skode._ties": TYPES,
     "skode._names": TYPES | {"skode._layout"},
-    "skode._validation": TYPES | {"skode._layout", "skode._names"},
-    "skode._trajectories": TYPES | {"skode._layout", "skode._ties", "skode._validation"},
+    "skode._validation": TYPES,
+    "skode._question_checks": TYPES | {"skode._validation"},
+    "skode._trajectories": TYPES | {"skode._layout", "skode._question_checks", "skode._ties"},
     "skode._alignment": TYPES | {"skode._layout", "skode._ties", "skode._trajectories"},
     "skode._steady": TYPES | {"skode._layout", "skode._validation"},
     "skode._segments": TYPES | {"skode._ties"},
@@ -75,14 +77,18 @@ ALLOWED: dict[str, set[str]] = {
     "skode._memory": set(),
     "skode._compact": TYPES,
     "skode._parallel": {"skode._blas"},
-    "skode._prepare": SHAPES | {"skode._blas", "skode._scales", "skode.smooth"},
+    "skode._prepared": TYPES | {"skode._scales", "skode.smooth"},
+    "skode._knots": TYPES | {"skode._trajectories"},
+    "skode._units": TYPES | {"skode._scales", "skode._trajectories"},
+    "skode._prepare": SHAPES
+    | {"skode._blas", "skode._knots", "skode._prepared", "skode._scales", "skode._units", "skode.smooth"},
     "skode._bridge": TYPES,
     "skode._linear_field": TYPES,
     "skode._decay": TYPES | {"skode._bridge", "skode._linear_field", "skode.smooth"},
     "skode._model_smoothing": TYPES | {"skode._bridge", "skode._linear_field"},
     # many variables: numpy alone
     "skode.convex": TYPES | {"skode._parallel"},
-    "skode._identifiability": TYPES | {"skode._blas", "skode._prepare"},
+    "skode._identifiability": TYPES | {"skode._blas", "skode._prepared"},
     "skode._interval_rows": TYPES | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.smooth"},
     "skode._screen": TYPES | {"skode._bridge", "skode._interval_rows", "skode.convex"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
@@ -100,12 +106,19 @@ ALLOWED: dict[str, set[str]] = {
     "skode._latent": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     "skode.objectives": TYPES | {"skode._dynamics", "skode._latent", "skode.fields", "skode.integrate"},
     # where they meet
-    "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode.objectives"},
-    "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepare"},
+    "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode._prepared", "skode.objectives"},
+    "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepared"},
     "skode._readers": TYPES | PARTS | {"skode._capacity", "skode._parallel", "skode._refit"},
     "skode._additive": TYPES
     | PARTS
-    | {"skode._bridge", "skode._memory", "skode._prepare", "skode._readers", "skode._rematch", "skode._screen"}
+    | {
+        "skode._bridge",
+        "skode._memory",
+        "skode._prepared",
+        "skode._readers",
+        "skode._rematch",
+        "skode._screen",
+    }
     | {"skode._train"},
     "skode._refit": TYPES | {"skode._parallel", "skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._capacity": TYPES | {"skode._dynamics", "skode._problem", "skode.fields", "skode.objectives"},
@@ -118,12 +131,19 @@ ALLOWED: dict[str, set[str]] = {
     "skode._parts": TYPES | PARTS | {"skode._stage", "skode._train"},
     "skode._reach": TYPES
     | PARTS
-    | {"skode._parallel", "skode._parts", "skode._prepare", "skode._scales", "skode._stage", "skode._train"},
-    "skode._start_velocity": TYPES | {"skode._prepare"},
+    | {
+        "skode._parallel",
+        "skode._parts",
+        "skode._prepared",
+        "skode._scales",
+        "skode._stage",
+        "skode._train",
+    },
+    "skode._start_velocity": TYPES | {"skode._prepared"},
     "skode._points": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._points", "skode._start_velocity"},
-    "skode._dependencies": TYPES | PARTS | {"skode._prepare"},
-    "skode._ranking": TYPES | {"skode._prepare"},
+    "skode._dependencies": TYPES | PARTS | {"skode._prepared"},
+    "skode._ranking": TYPES | {"skode._prepare", "skode._prepared"},
     "skode._predict": TYPES | PARTS | {"skode._fitted", "skode._memory", "skode._parallel", "skode._scales"},
     "skode._fit": TYPES
     | PREPARED
@@ -150,10 +170,10 @@ ALLOWED: dict[str, set[str]] = {
     "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._parts"},
     "skode._finish": TYPES | PARTS | {"skode._fit", "skode._parts", "skode._train"},
     "skode._overrule": TYPES | PARTS | {"skode._confidence", "skode._fit", "skode._parts"},
-    "skode._choice": TYPES | {"skode._prepare", "skode.convex"},
+    "skode._choice": TYPES | {"skode._prepared", "skode.convex"},
     "skode._path": TYPES
     | PARTS
-    | {"skode._compact", "skode._dependencies", "skode._fit", "skode._parts", "skode._prepare", "skode._train"},
+    | {"skode._compact", "skode._dependencies", "skode._fit", "skode._parts", "skode._prepared", "skode._train"},
     "skode._held_out": TYPES | PREPARED | PARTS | {"skode._fit", "skode._parts", "skode._path"},
     "skode._selection": SHAPES
     | PARTS

@@ -10,8 +10,9 @@ from threadpoolctl import threadpool_info
 
 from skode import from_trajectories, make_questions
 from skode._blas import one_blas_thread
+from skode._knots import nearest_knot
 from skode._layout import Layout
-from skode._prepare import nearest_knot, prepare
+from skode._prepare import prepare
 from skode._problem import build_problem, forecasts, longest
 from skode._steady import SteadyRows
 from skode._trajectories import as_trajectories
