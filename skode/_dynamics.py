@@ -12,7 +12,7 @@ import torch
 from skode._scales import Scales
 from skode._typing import FloatArray, Weights
 from skode.fields import AbstractBoundField, AbstractField
-from skode.integrate import AbstractSlope, ArraySlope, SlopeStage
+from skode.integrate import AbstractSlope, ArraySlope, SlopeStage, Stages
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,14 @@ class RightHandSide(AbstractSlope):
         found = self.bound.weight_gradient(inputs, deltas)
         return tuple(found.get(name) for name in self.named)
 
-    def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
+    def on_arrays(self, stages: Stages, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
         if self.speed is not None:
             return None
 
         def known() -> torch.Tensor:
+            if self.autonomous:
+                return stages.step.new_empty(stages.n_stages, 0, len(index))
+            t = stages.times()
             return self._sources(t, t.new_empty(*t.shape, 0), index).mT
 
         return self.bound.chain(known, len(index), self.rate, tuple(self.named), keep=keep)

@@ -7,7 +7,7 @@ import torch
 from skode._dynamics import Dynamics
 from skode._typing import Weights
 from skode.fields import ACTIVATIONS, Activation, Affine, Chain, Folding, Gradient, Layer, Maps, SharedField, Tensors
-from skode.integrate import AbstractSlope, ArraySlope, Compressed, SlopeStage, integrate, rk4_adjoint
+from skode.integrate import AbstractSlope, ArraySlope, Compressed, SlopeStage, Stages, integrate, rk4_adjoint
 
 
 def latent_pays(dynamics: Dynamics) -> bool:
@@ -152,7 +152,7 @@ class Latent(AbstractSlope):
             found += [layer.weight_gradient(delta, h), delta.sum(-1).unsqueeze(-2)]
         return tuple(found)
 
-    def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
+    def on_arrays(self, stages: Stages, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
         first = Layer(torch.cat([self.feedback, self.drift], dim=-1), self.offset)
         later = [Layer(matrix, bias.mT) for matrix, bias in self.between]
         maps = Maps(self.activation, [first, *later])
@@ -168,7 +168,7 @@ class Latent(AbstractSlope):
                 found += [matrix, offset.sum(-1).unsqueeze(-2)]
             return tuple(found)
 
-        return Chain(maps, t.unsqueeze(1), collect, keep=keep)
+        return Chain(maps, stages.times().unsqueeze(1), collect, keep=keep)
 
     def _offset(self, index: torch.Tensor) -> torch.Tensor:
         """Of some trajectories; all stages of a solve ask for the same."""

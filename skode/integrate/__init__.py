@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skode.integrate.adjoint import AbstractSlope, SlopeStage, rk4_adjoint
-from skode.integrate.arrays import ArraySlope
+from skode.integrate.arrays import ArraySlope, Stages
 from skode.integrate.compression import Compressed, compress
 from skode.integrate.resolution import Doubling, Halving, double_step, halve_step
 from skode.integrate.runge_kutta import Nodes, Slope, hermite, rk4
@@ -23,6 +23,7 @@ __all__ = [
     "PointSlope",
     "Slope",
     "SlopeStage",
+    "Stages",
     "TorchSteps",
     "Traced",
     "Walk",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from skode.integrate.arrays import ArraySlope, ArrayTape
+from skode.integrate.arrays import ArraySlope, ArrayTape, Stages
 from skode.integrate.runge_kutta import BOUND, Nodes, blank, failed_steps, lost, moving, rk4, walk
 
 Tensors = tuple[torch.Tensor, ...]
@@ -51,12 +51,12 @@ class AbstractSlope(ABC):
     def weight_gradient(self, inputs: Tensors, deltas: Tensors) -> tuple[torch.Tensor | None, ...]:
         """Gradient by every tensor of ``weights``, given what all stages kept."""
 
-    def on_arrays(self, t: torch.Tensor, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
+    def on_arrays(self, stages: Stages, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
         """The same on numpy arrays, at all stages of a solve; None where that is no faster.
 
         Parameters
         ----------
-        t : tensor  # (stage, trajectory)
+        stages : Stages
         index : tensor  # (trajectory,)
         keep : bool
             Whether a gradient will be asked for.
@@ -237,7 +237,7 @@ def rk4_adjoint(
     index = torch.arange(x0.shape[-2], device=x0.device) if index is None else index
     keep = torch.is_grad_enabled()
     with torch.no_grad():
-        twin = slope.on_arrays(_stage_times(clock, step, n_steps), index, keep=keep)
+        twin = slope.on_arrays(Stages(clock, step, n_steps), index, keep=keep)
     if twin is not None:
         tape: _Tape = ArrayTape(twin, x0, step, n_steps)
         if not keep:
@@ -251,9 +251,3 @@ def rk4_adjoint(
 
         return rk4(value, x0.mT.contiguous().mT, step, n_steps, origin=clock, index=index, bound=bound)
     return Nodes(*_Solve.apply(tape, bound, x0, *slope.weights))  # type: ignore[no-untyped-call]
-
-
-def _stage_times(clock: torch.Tensor, step: torch.Tensor, n_steps: int) -> torch.Tensor:
-    """When every stage of a solve is evaluated.  # (stage, trajectory)"""
-    halves = torch.arange(2 * n_steps + 1, dtype=step.dtype, device=step.device).div_(2.0)
-    return clock + halves.repeat_interleave(2)[1:, None] * step

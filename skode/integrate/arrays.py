@@ -11,6 +11,24 @@ from skode._typing import AnyArray
 from skode.integrate.runge_kutta import Nodes, moving
 
 
+class Stages(NamedTuple):
+    """The stages of a solve, four for every step and one at the end."""
+
+    clock: torch.Tensor  # (trajectory,) at the start
+    step: torch.Tensor  # (trajectory,)
+    n_steps: int
+
+    @property
+    def n_stages(self) -> int:
+        """How many there are."""
+        return 4 * self.n_steps + 1
+
+    def times(self) -> torch.Tensor:
+        """When the slope is evaluated.  # (stage, trajectory)"""
+        halves = torch.arange(2 * self.n_steps + 1, dtype=self.step.dtype, device=self.step.device).div_(2.0)
+        return self.clock + halves.repeat_interleave(2)[1:, None] * self.step
+
+
 class ArraySlope(Protocol):
     """A right-hand side with memory for its states and slopes at every stage of a solve, which it keeps.
 
