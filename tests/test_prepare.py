@@ -10,7 +10,6 @@ from threadpoolctl import threadpool_info
 
 from skode import from_trajectories, make_questions
 from skode._blas import one_blas_thread
-from skode._knots import nearest_knot
 from skode._layout import Layout
 from skode._prepare import prepare
 from skode._problem import build_problem, forecasts, longest
@@ -319,15 +318,6 @@ def test_sources_stand_in_the_order_states_velocities_inputs_clock():
         assert np.allclose(user[mine, 3], first + times)
         assert np.abs(user[mine, 0] - np.sin(times + (k == 3.0))).max() < 1e-2
         assert np.abs(user[mine, 1] - np.cos(times + (k == 3.0)))[2:-2].max() < 0.1
-
-
-def test_the_nearest_knot_is_the_one_that_a_table_of_distances_shows():
-    rng = np.random.default_rng(0)
-    knots = np.unique(rng.integers(0, 60, 25)).astype(float)
-    times = np.concatenate([rng.uniform(-5, 65, 200), knots, 0.5 * (knots[1:] + knots[:-1])])
-    expected = np.abs(times[:, None] - knots).argmin(axis=1)
-    np.testing.assert_array_equal(nearest_knot(times, knots), expected)
-    assert (nearest_knot(times, knots[:1]) == 0).all()
 
 
 def test_blas_is_back_to_its_threads_after_small_work():
