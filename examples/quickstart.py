@@ -1,7 +1,7 @@
 """The main job: learn blood formation from one donor, forecast two others, and write the gene graph.
 
-Data: 529 genes in single bone-marrow cells along three lineages, ordered by pseudotime. skode is trained on donor
-s1d2 and sees nothing of the other two but the mean of their first five cells.
+Data: 529 genes in single bone-marrow cells along three lineages, ordered by pseudotime. skode is trained on one donor
+(s1d2, or another with --train) and sees nothing of the other two but the mean of their first five cells.
 
     python examples/quickstart.py --out skode-output
 

@@ -238,11 +238,19 @@ class StageLosses:
             rows = self._compressed(windows, n_steps, len(some))
             states = self._solved(weights, windows, some, n_steps, rows)
             data = window_loss(states, windows, scale, rows)
-            if shift is None:  # starts are what they are: a jump tells of their noise
+            if not self.ties:
                 return data
             return data + STIFFNESS * seam_loss(window_ends(states, rows), some, windows, scale)
 
         return self._by_grid(loss, weights, start)
+
+    @property
+    def ties(self) -> bool:
+        """Whether windows are tied at their seams.
+
+        Starts that stay as they are would tell of their own noise there, and nothing follows a whole trajectory.
+        """
+        return self.stage.objective == "windows" and self.stage.corrects
 
     def _starts(self, windows: Windows, shift: torch.Tensor | None) -> torch.Tensor:
         return window_starts(windows, shift, self.alpha.shape[0])
@@ -281,7 +289,7 @@ class StageLosses:
             return None
         if n_steps not in self.compressed:
             parts = windows.times, windows.targets, windows.weights
-            self.compressed[n_steps] = compress(*parts, n_steps, ends=self.stage.corrects, n_models=n_models)
+            self.compressed[n_steps] = compress(*parts, n_steps, ends=self.ties, n_models=n_models)
         return self.compressed[n_steps]
 
     def _minibatch(self, rows: Rows) -> Rows:

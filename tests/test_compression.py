@@ -205,3 +205,21 @@ def test_a_fit_is_the_same_with_and_without(field, training, monkeypatch):
     monkeypatch.setattr(stage_module, "compress", lambda *args, **kwargs: None)
     full = SparseNODERegressor(**options, max_iter=20, tol=1).fit(X, y, groups=groups)
     np.testing.assert_allclose(short.predict(X), full.predict(X), rtol=1e-6, atol=1e-8)
+
+
+def test_ends_are_read_where_windows_follow_each_other_alone(monkeypatch):
+    system = make_lotka_volterra(n_trajectories=6, n_times=40, noise=0.02, random_state=0)
+    X, y, groups = from_trajectories(system.states, system.times)
+    asked = set()
+
+    def noted(*args, **kwargs):
+        asked.add(kwargs["ends"])
+        return compress(*args, **kwargs)
+
+    monkeypatch.setattr(stage_module, "compress", noted)
+    options = {"penalty": None, "max_iter": 20, "tol": 1, "random_state": 0}
+    SparseNODERegressor(**options, training="trajectory").fit(X, y, groups=groups)
+    assert asked == {False}
+    asked.clear()
+    SparseNODERegressor(**options).fit(X, y, groups=groups)
+    assert True in asked

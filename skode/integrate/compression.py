@@ -66,7 +66,7 @@ def compress(
 
     for whatever Z, to rounding. Targets with equal weights share R; others have rows of their own. What a loss and
     its gradient cost then grows no more with the number of observations; and where these are few, one product reads
-    them all, forwards and backwards.
+    them all, forwards and backwards. A trajectory that nobody observed has no rows, and may fail.
 
     Parameters
     ----------
