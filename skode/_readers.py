@@ -72,8 +72,7 @@ class Readers(NamedTuple):
         seed : int
         n_iter : int
         """
-        field, device = dynamics.field, problem.matching.device
-        assert isinstance(field, PackedField)
+        field, device = _packed(dynamics), problem.matching.device
         drawn = field.init(torch.Generator().manual_seed(seed), n_models=1, dtype=torch.float64, device=device)
         diagonal = torch.eye(*support.shape, dtype=torch.bool)
         if required is not None:
@@ -86,8 +85,7 @@ class Readers(NamedTuple):
     @property
     def field(self) -> PackedField:
         """That of the dynamics."""
-        assert isinstance(self.dynamics.field, PackedField)
-        return self.dynamics.field
+        return _packed(self.dynamics)
 
     @property
     def linear(self) -> tuple[str, ...]:
@@ -138,6 +136,11 @@ class Readers(NamedTuple):
             found.append(self.read(start, Candidate(tuple(start), factor * self.weight_decay)))
             start = found[-1].fitted.weights
         return found
+
+
+def _packed(dynamics: Dynamics) -> PackedField:
+    assert isinstance(dynamics.field, PackedField)
+    return dynamics.field
 
 
 class Reading(NamedTuple):

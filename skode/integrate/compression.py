@@ -114,27 +114,28 @@ def compress(
     padded = _sums(times.double(), targets.double(), *found, step, n_steps)
     # A row of zeros, as of a time at which nothing was seen, or of targets that no one has, tells nothing.
     tells = ((padded.readout != 0).any(-1) & padded.mask.any(-1)).flatten()
-    readout, short, mask = (part.flatten(0, 1)[tells] for part in padded[:3])
+    kept = tells.nonzero()[:, 0]
+    readout, short, mask = (part.flatten(0, 1)[kept] for part in padded[:3])
     rest = padded.rest + padded.targets.flatten(0, 1)[~tells].square().sum(0)
-    owner, everyone = tells.nonzero()[:, 0] // padded.readout.shape[1], torch.arange(n_trajectories, device=step.device)
+    owner = kept // padded.readout.shape[1]
     even, nodes = readout[:, : n_steps + 1], torch.arange(n_steps + 1, dtype=step.dtype, device=step.device)
     unit, clock = even.sum(-1), step[owner] * (even @ nodes) + readout[:, n_steps + 1 :].sum(-1)
     if ends:
-        owner, unit = torch.cat([owner, everyone]), torch.cat([unit, torch.ones_like(step)])
-        clock = torch.cat([clock, span.double()])
-    like = targets.dtype
+        owner = torch.cat([owner, torch.arange(n_trajectories, device=step.device)])
+        unit, clock = torch.cat([unit, torch.ones_like(step)]), torch.cat([clock, span.double()])
+    dtype = targets.dtype
     return Compressed(
-        step.to(like),
-        padded.readout.to(like),
-        None if bool(tells.all()) else tells.nonzero()[:, 0],
+        step.to(dtype),
+        padded.readout.to(dtype),
+        None if bool(tells.all()) else kept,
         ends,
         owner,
-        unit.to(like),
-        clock.to(like),
-        short.to(like),
-        None if bool((mask == 1.0).all()) else mask.to(like),
-        rest.clamp_min(0.0).to(like),
-        weights.double().sum((0, 1)).to(like),
+        unit.to(dtype),
+        clock.to(dtype),
+        short.to(dtype),
+        None if bool((mask == 1.0).all()) else mask.to(dtype),
+        rest.clamp_min(0.0).to(dtype),
+        weights.double().sum((0, 1)).to(dtype),
     )
 
 
