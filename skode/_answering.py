@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skode._alignment import Alignment
 from skode._compact import compact, expand
+from skode._driven import drive
 from skode._fitted import Fitted
 from skode._layout import Layout
 from skode._parameters import available_device
@@ -114,19 +115,7 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
 
     def _answer(self, X: FloatArray) -> Answers:
         device = available_device(self.device)
-        answers = predict_batch(self._fitted, as_questions(X, self._layout, self._fitted), device)
-        if answers.held.any():
-            rows = np.flatnonzero(answers.held)
-            first = float(np.nanmin(np.abs(answers.failed_at)))
-            shown = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-            warnings.warn(
-                f"Predictions should stay within ten times the training box; {len(rows)} rows ({shown}) left it or "
-                f"failed, the first after t = {first:g}, and are held at its edge. Ask for shorter times, or "
-                "start closer to the training data.",
-                DivergedPredictionWarning,
-                stacklevel=3,
-            )
-        return answers
+        return _told(predict_batch(self._fitted, as_questions(X, self._layout, self._fitted), device))
 
     def simulate(self, x0: npt.ArrayLike, t: npt.ArrayLike, inputs: npt.ArrayLike | None = None) -> FloatArray:
         """Simulate trajectories from initial states.
@@ -135,20 +124,49 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
         ----------
         x0 : array-like of shape (n_trajectories, d), (d,), or (n_trajectories, 2 d) with initial velocities
         t : array-like of shape (n_times,) or (n_trajectories, n_times)
-            Elapsed times.
-        inputs : array-like of shape (n_trajectories, m) or (m,), default=None
-            Constant inputs, the start time first where ``time_origin="input"``.
+            Elapsed times. Where inputs change they start at 0 or later and do not fall.
+        inputs : array-like of shape (n_trajectories, m), (m,) or (n_trajectories, n_times, m), default=None
+            Constant inputs; or inputs that change, of which those at one time hold until the next, as in
+            ``from_trajectories`` (for one x0 of shape (d,) also of shape (n_times, m)). The start time first, which
+            does not change, where ``time_origin="input"``.
 
         Returns
         -------
         ndarray of shape (n_trajectories, n_times, d)
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree, or if inputs change and the field's clock restarts whenever they do
+            (``time_dependent=True`` with ``time_origin="zero"``).
+
+        Warns
+        -----
+        DivergedPredictionWarning
+            Once, where trajectories are held at the edge (see ``predict``).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skode import SparseNODERegressor, from_trajectories
+        >>> t = np.arange(40) * 0.1
+        >>> u = np.sin(t)[:, None]
+        >>> level = np.zeros((40, 1))
+        >>> for k in range(39):  # dx/dt = u - x, the input held for .1
+        ...     level[k + 1] = u[k] + (level[k] - u[k]) * np.exp(-0.1)
+        >>> X, y, groups = from_trajectories([level], t, inputs=[u])
+        >>> model = SparseNODERegressor(max_iter=400, tol=1, random_state=0).fit(X, y, groups=groups)
+        >>> model.simulate(level[0], t, inputs=u).shape
+        (1, 40, 1)
         """
         check_is_fitted(self)
         layout = self._layout
         start, times = np.atleast_2d(as_numbers(x0, "x0")), as_numbers(t, "t")
         if not times.size:
             raise ValueError(f"t must hold some times; got shape {times.shape}. Pass the elapsed times to simulate to.")
-        X = np.asarray(make_questions(start, times, inputs), dtype=np.float64)
+        driven = None if inputs is None else _changing(as_numbers(inputs, "inputs"), start, times)
+        given = inputs if driven is None else driven[:, 0]
+        X = np.asarray(make_questions(start, times, given), dtype=np.float64)
         if X.shape[1] != layout.n_columns and not layout.time_only:
             raise ValueError(
                 f"x0 and inputs must have {layout.n_columns - 1} columns together, as X has after t in fit; got "
@@ -160,8 +178,31 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
                 "simulate needs a model that was fitted with initial states; got one fitted on time only. "
                 "Use predict with times, or fit with X from from_trajectories."
             )
-        states = self._answer(X).states
-        return states.reshape(len(start), -1, layout.n_states)
+        answers = self._answer(X) if driven is None else self._drive(X.reshape(len(start), -1, X.shape[1]), driven)
+        return answers.states.reshape(len(start), -1, layout.n_states)
+
+    def _drive(self, X: FloatArray, inputs: FloatArray) -> Answers:
+        """Answer questions (trajectory, time, column) under inputs (trajectory, time, m) that change."""
+        layout, fitted, times = self._layout, self._fitted, X[:, :, 0]
+        if (times[:, 0] < 0).any() or (np.diff(times, axis=1) < 0).any():
+            raise ValueError(
+                f"t must start at 0 or later and not fall where inputs change; got times from {times.min():g} to "
+                f"{times.max():g} in another order. Sort them, with their inputs."
+            )
+        if fitted.time_dependent and not layout.start_time:
+            raise ValueError(
+                "Inputs may only change if the field's clock goes on when they do; got time_origin='zero', whose clock "
+                "restarts. Fit with time_origin='input' and from_trajectories(..., absolute_time=True)."
+            )
+        n_before = 1 if layout.start_time else 0
+        if (inputs[:, :, :n_before] != inputs[:, :1, :n_before]).any():
+            raise ValueError(
+                "The start time, first of the inputs, must be one for all times of a trajectory; got one that changes. "
+                "Repeat the time of x0."
+            )
+        first = as_questions(X[:, 0], layout, fitted)
+        start, origin = first.start[first.trajectory], inputs[:, 0, :n_before].sum(axis=1)
+        return _told(drive(fitted, start, origin, times, inputs[:, :, n_before:], available_device(self.device)))
 
     def score(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None) -> float:
         """Return R2 over the finite entries of y, averaged over variables; ``r2_score`` where y is complete.
@@ -270,3 +311,34 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
         # Static regression tables are no flow: a flow gives y = x0 at t = 0 whatever the table says.
         tags.regressor_tags.poor_score = True
         return tags
+
+
+def _told(answers: Answers) -> Answers:
+    """The answers, after a warning if any are held."""
+    if answers.held.any():
+        rows = np.flatnonzero(answers.held)
+        first = float(np.nanmin(np.abs(answers.failed_at)))
+        shown = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+        warnings.warn(
+            f"Predictions should stay within ten times the training box; {len(rows)} rows ({shown}) left it or "
+            f"failed, the first after t = {first:g}, and are held at its edge. Ask for shorter times, or "
+            "start closer to the training data.",
+            DivergedPredictionWarning,
+            stacklevel=4,
+        )
+    return answers
+
+
+def _changing(inputs: FloatArray, start: FloatArray, times: FloatArray) -> FloatArray | None:
+    """Inputs that change, (trajectory, time, m); None where they are constant."""
+    n, n_times = len(start), times.shape[-1] if times.ndim else 1
+    if n == 1 and inputs.ndim == 2 and len(inputs) == n_times > 1:
+        return inputs[None]
+    if inputs.ndim < 3:
+        return None
+    if inputs.ndim > 3 or inputs.shape[:2] != (n, n_times):
+        raise ValueError(
+            f"inputs that change must have shape ({n}, {n_times}, m), for {n} initial states and {n_times} times; got "
+            f"{inputs.shape}. Pass one row of inputs per initial state and time."
+        )
+    return inputs

@@ -103,7 +103,7 @@ def information(losses: FloatArray, n_edges: IntArray, prepared: Prepared) -> Fl
     """
     effective = SHARE_OF_ROWS * prepared.slope_weights.sum(0) ** 2 / (prepared.slope_weights**2).sum(0)
     at_rest = (prepared.interval_trajectory < 0).sum()
-    effective = np.minimum(effective, np.maximum(prepared.freedom - len(prepared.courses), 1.0) + at_rest)
+    effective = np.minimum(effective, prepared.independent_slopes + at_rest)
     n_sources = prepared.nodes.shape[-1]
     values = [
         ebic(np.maximum(loss, 1e-12), size.astype(float), n_rows=effective, n_sources=n_sources, gamma=EBIC_GAMMA)

@@ -164,6 +164,6 @@ def _rises(
 
 def _runs(test: Prepared) -> IntArray:
     """Number of the run of neighbouring intervals that a row belongs to."""
-    label = np.stack([test.interval_trajectory, test.interval_place // (RUN * test.oversampling)])
+    label = np.stack([test.interval_series, test.interval_place // (RUN * test.oversampling)])
     runs: IntArray = np.unique(label, axis=1, return_inverse=True)[1].astype(np.int64)
     return runs

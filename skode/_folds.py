@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skode._chains import Chains, find_chains
 from skode._trajectories import Trajectories
 from skode._typing import BoolArray, IntArray
 
@@ -30,10 +31,11 @@ class Half(NamedTuple):
 
 
 def make_folds(trajectories: Trajectories, n_folds: int) -> Folds:
-    """Split by groups, or by contiguous blocks of every trajectory where there are fewer groups than folds.
+    """Split by groups, or by contiguous blocks of every series where there are fewer groups than folds.
 
-    A block is a trajectory of its own, that starts at its first complete observation: nothing smooths across an
-    edge between training and test. A fold of which one part holds no dynamics is left out.
+    A series is a trajectory, or all that follow each other (see ``_chains``). What a block has of a trajectory is one
+    of its own, that starts at its first complete observation: nothing smooths across an edge between training and
+    test. A fold of which one part holds no dynamics is left out.
 
     Parameters
     ----------
@@ -59,16 +61,17 @@ def make_folds(trajectories: Trajectories, n_folds: int) -> Folds:
         parts = [(trajectories.select(mine != k), trajectories.select(mine == k)) for k in range(n_folds)]
         kind = "groups"
     else:
-        length = _lengths(trajectories)
-        block = _place(trajectories) * n_folds // length
+        place, length = _places(trajectories, find_chains(trajectories))
+        block = place * n_folds // length
         cut = range(n_folds if length.max() >= SHORTEST * n_folds else 0)
         parts = [(_segments(trajectories, block != k), _segments(trajectories, block == k)) for k in cut]
         kind = "blocks"
     parts = [part for part in parts if all(map(has_dynamics, part))]
     if len(parts) < 2:
+        longest = _places(trajectories, find_chains(trajectories))[1].max()
         raise ValueError(
-            f"Inner cross-validation needs at least {n_folds} groups, or a trajectory of {SHORTEST * n_folds} rows to "
-            f"cut into blocks of time; got {len(groups)} groups and at most {_lengths(trajectories).max()} rows. "
+            f"Inner cross-validation needs at least {n_folds} groups, or a series of {SHORTEST * n_folds} rows to "
+            f"cut into blocks of time; got {len(groups)} groups and at most {longest} rows. "
             "Pass fewer folds (cv=), or more trajectories."
         )
     return Folds(parts, kind)
@@ -123,9 +126,10 @@ def halves(trajectories: Trajectories, n_pairs: int, seed: int) -> list[Half]:
     if whole:
         unit = np.searchsorted(groups, trajectories.groups)
     else:
-        length = _lengths(trajectories)
+        chains = find_chains(trajectories)
+        place, length = _places(trajectories, chains)
         n_blocks = np.clip(length // SHORTEST, 1, MOST_BLOCKS)
-        label = trajectories.trajectory * MOST_BLOCKS + _place(trajectories) * n_blocks // length
+        label = chains.series[trajectories.trajectory] * MOST_BLOCKS + place * n_blocks // length
         unit = np.unique(label, return_inverse=True)[1]
     n_units = int(unit.max()) + 1
     pairs: list[Half] = []
@@ -148,14 +152,15 @@ def has_dynamics(trajectories: Trajectories) -> bool:
     return bool((trajectories.times != 0).any())
 
 
-def _lengths(trajectories: Trajectories) -> IntArray:
-    """Number of rows of the trajectory of every row."""
-    return np.diff(trajectories.bounds)[trajectories.trajectory]
-
-
-def _place(trajectories: Trajectories) -> IntArray:
-    """Number of every row in its trajectory."""
-    return np.arange(trajectories.n_rows) - trajectories.bounds[trajectories.trajectory]
+def _places(trajectories: Trajectories, chains: Chains) -> tuple[IntArray, IntArray]:
+    """Number of every row in its series, and how many there are; what ends one trajectory and starts another is one."""
+    bounds, owner = trajectories.bounds, trajectories.trajectory
+    again = (chains.place > 0) & trajectories.anchor[bounds[:-1]]
+    before = chains.before(np.diff(bounds) - again) - again
+    place = before[owner] + np.arange(trajectories.n_rows) - bounds[owner]
+    length = np.zeros(len(bounds) - 1, dtype=np.int64)
+    np.maximum.at(length, chains.series[owner], place + 1)
+    return place, length[chains.series[owner]]
 
 
 def _segments(trajectories: Trajectories, keep: BoolArray) -> Trajectories:

@@ -222,16 +222,17 @@ class _Samples(NamedTuple):
     """Sources along the smoothed trajectories, one row per interval, and steady states."""
 
     z: FloatArray  # (row, source)
-    owner: IntArray  # (row,) trajectory, -1 for steady states
-    group: IntArray  # (row,) of the trajectory
+    owner: IntArray  # (row,) series, -1 for steady states
+    group: IntArray  # (row,) of the series
     place: IntArray  # (row,) place in it
 
 
 def _samples(prepared: Prepared) -> _Samples:
-    """Rows of which every source is known."""
-    z, owner = prepared.nodes[:, 0], prepared.interval_trajectory
-    group = np.where(owner >= 0, prepared.groups[owner], -1)
-    known = np.isfinite(z).all(axis=1)
+    """Rows of which every source is known, series by series, then steady states."""
+    z, trajectory, owner = prepared.nodes[:, 0], prepared.interval_trajectory, prepared.interval_series
+    group = np.where(owner >= 0, prepared.groups[trajectory], -1)
+    order = np.lexsort((prepared.interval_place, owner, owner < 0))
+    known = order[np.isfinite(z[order]).all(axis=1)]
     return _Samples(z[known], owner[known], group[known], prepared.interval_place[known])
 
 
@@ -242,7 +243,7 @@ def _folds(rows: _Samples) -> IntArray:
     blocks = rows.place * N_FOLDS // length
     fold = np.searchsorted(groups, rows.group) if len(groups) >= N_FOLDS else blocks
     folds: IntArray = np.where(rows.owner >= 0, fold, rows.place) % N_FOLDS
-    return folds
+    return folds if np.ptp(folds) else np.arange(len(folds)) * N_FOLDS // len(folds)
 
 
 def _distance_of_passes(rows: _Samples) -> float:

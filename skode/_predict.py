@@ -15,7 +15,7 @@ from skode._parallel import on_threads, one_torch_thread
 from skode._problem import Problem
 from skode._scales import widened_box
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
-from skode.integrate import Slope, TorchSteps, halve_step, integrate, trace
+from skode.integrate import Slope, TorchSteps, Traced, halve_step, integrate, trace
 
 PREDICTION_TOLERANCE = 1e-4
 """Largest change of a predicted state, in standard deviations, when the step is halved, over a training window."""
@@ -56,12 +56,19 @@ def predict_batch(fitted: Fitted, questions: Questions, device: torch.device) ->
     -------
     Answers
     """
-    scales, times = fitted.scales, questions.times / fitted.scales.time_unit
+    scales, solved = fitted.scales, solve_batch(fitted, questions, device)
+    return Answers(scales.user_states(solved.states), solved.failed_at * scales.time_unit, solved.held)
+
+
+def solve_batch(fitted: Fitted, questions: Questions, device: torch.device) -> Traced:
+    """As ``predict_batch``, in standard units: states with their velocities, times at which trajectories failed."""
+    times = questions.times / fitted.scales.time_unit
     walk = fitted.steps(questions.inputs, questions.origin, device)
     with one_torch_thread() if questions.start.size <= MOST_ENTRIES else nullcontext():
         traced = trace(walk, questions.start, questions.trajectory, times, step=fitted.step, box=fitted.box)
-    states = traced.states if fitted.method == "rk4" else _other_method(fitted, questions, traced.states, device)
-    return Answers(scales.user_states(states), traced.failed_at * scales.time_unit, traced.held)
+    if fitted.method == "rk4":
+        return traced
+    return traced._replace(states=_other_method(fitted, questions, traced.states, device))
 
 
 def _only(slope: Slope, index: torch.Tensor) -> Slope:

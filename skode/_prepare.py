@@ -10,14 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from skode._blas import one_blas_thread
+from skode._chains import find_chains
 from skode._knots import knot_weights, observations, with_start
+from skode._pieces import smooth_pieces
 from skode._prepared import Course, Prepared
 from skode._scales import Scales
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
 from skode._typing import FloatArray
 from skode._units import find_scales
-from skode.smooth import path, smooth
+from skode.smooth import path
 
 _GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
 """Two-node Gauss-Legendre abscissae on [0, 1]; exact for cubic integrands."""
@@ -62,8 +64,9 @@ def prepare(
     d = trajectories.n_states
     trajectories = replace(trajectories, weights=trajectories.weights / trajectories.weights.max())
     raw = [with_start(trajectories, k) for k in range(trajectories.n_trajectories)]
+    chains = find_chains(trajectories)
     known = None if scales is None else scales.moving
-    smoothed = smooth([r[0] for r in raw], [r[1] for r in raw], [r[2] for r in raw], moves=known)
+    smoothed = smooth_pieces(raw, trajectories.inputs, chains, moves=known, kinks=order == 1)
     paths, slopes_at_knots = _paths(smoothed.knots, smoothed.states, trajectories.velocity, order)
     weights = knot_weights(raw, smoothed.knots)
     if scales is None:
@@ -76,7 +79,8 @@ def prepare(
         read = partial(_sources, inputs=inputs[k], origin=float(origin[k]), scales=scales, clock=time_dependent)
         rows.append(_interval_rows(knots, values, weights[k], scales, read))
     owner = [np.full(len(r.slopes), k) for k, r in enumerate(rows)]
-    place = [np.arange(len(r.slopes)) for r in rows]
+    before = chains.before(np.array([len(r.slopes) for r in rows]))
+    place = [first + np.arange(len(r.slopes)) for first, r in zip(before, rows, strict=True)]
     if steady is not None:
         mean_weight = np.concatenate([r.weights for r in rows]).mean(axis=0)
         rows.append(_steady_rows(steady, scales, mean_weight))
@@ -93,6 +97,8 @@ def prepare(
         inputs=inputs,
         origin=origin,
         groups=trajectories.groups,
+        after=chains.after,
+        series=chains.series,
         nodes=np.concatenate([r.nodes for r in rows]),
         quadrature=np.concatenate([np.full(r.nodes.shape[:2], 0.5) for r in rows]),
         slopes=np.concatenate([r.slopes for r in rows]),

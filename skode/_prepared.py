@@ -51,6 +51,10 @@ class Prepared:
     origin : array (trajectory,)
         Standard clock at elapsed time 0.
     groups : array (trajectory,)
+    after : array (trajectory,)
+        The trajectory that starts where this one ends, -1 where none does (see ``_chains``).
+    series : array (trajectory,)
+        Number of the series that a trajectory is a piece of.
     nodes : array (interval, node, source)
         Sources at the Gauss nodes of every interval, along the smoothed path.
     quadrature : array (interval, node)
@@ -61,7 +65,7 @@ class Prepared:
     interval_trajectory : array (interval,)
         Trajectory of every interval; -1 for steady states. Intervals of a trajectory follow each other.
     interval_place : array (interval,)
-        Number of the interval in its trajectory.
+        Number of the interval in its series.
     knot_sources : array (knot, source)
         Sources at the observation times, for Jacobians over the data.
     noise : array (d,)
@@ -69,7 +73,7 @@ class Prepared:
     slope_sd : array (d,)
         Standard deviation of the slopes at the observation times, in units of the rate.
     freedom : array (d,)
-        Equivalent parameters of the smooth paths: how many independent data there are.
+        Equivalent parameters of the smooth series: how many independent data there are.
     """
 
     scales: Scales
@@ -77,6 +81,8 @@ class Prepared:
     inputs: FloatArray
     origin: FloatArray
     groups: IntArray
+    after: IntArray
+    series: IntArray
     nodes: FloatArray
     quadrature: FloatArray
     slopes: FloatArray
@@ -87,6 +93,17 @@ class Prepared:
     noise: FloatArray
     slope_sd: FloatArray
     freedom: FloatArray
+
+    @property
+    def interval_series(self) -> IntArray:
+        """Series of every interval; -1 for states of rest.  # (interval,)"""
+        owner = self.interval_trajectory
+        return np.where(owner >= 0, self.series[owner], -1)
+
+    @property
+    def independent_slopes(self) -> FloatArray:
+        """Independent data on slopes, 1 or more: those on smooth series, less a level for each.  # (d,)"""
+        return np.maximum(self.freedom - len(np.unique(self.series)), 1.0)
 
     @property
     def oversampling(self) -> int:

@@ -115,26 +115,26 @@ def longest(prepared: Prepared) -> int:
 
 def _held_blocks(prepared: Prepared, window: int) -> BoolArray:
     """Mark interval rows that are held out; steady states never are."""
-    owner = prepared.interval_trajectory
+    owner = prepared.interval_series
     place = prepared.interval_place
-    group = np.where(owner >= 0, prepared.groups[owner], -1)
-    names = np.unique(group[owner >= 0])
+    running = owner >= 0
+    group = np.where(running, prepared.groups[prepared.interval_trajectory], -1)
+    names = np.unique(group[running])
     if len(names) >= 5:
         chosen = np.random.default_rng(0).permutation(names)[: max(1, round(0.2 * len(names)))]
         return np.isin(group, chosen)
     longest = int(place.max(initial=0)) + 1
     block = owner * (longest // window + 1) + place // window
-    names = np.unique(block[owner >= 0])
+    names = np.unique(block[running])
     if len(names) < 10:
         return np.zeros(len(owner), dtype=bool)
-    return np.isin(block, names[2::5]) & (owner >= 0)
+    return np.isin(block, names[2::5]) & running
 
 
 def _freedom(prepared: Prepared, kept: BoolArray) -> FloatArray:
     """Independent data in the rows that are kept: smooth paths, less a level for each, and every state of rest."""
     paths = prepared.interval_trajectory >= 0
-    slopes = np.maximum(prepared.freedom - len(prepared.courses), 1.0)
-    return np.asarray(slopes * kept[paths].mean() + (~paths).sum())
+    return np.asarray(prepared.independent_slopes * kept[paths].mean() + (~paths).sum())
 
 
 class _Piece(NamedTuple):
@@ -177,14 +177,14 @@ def _windows(prepared: Prepared, pieces: list[_Piece], like: torch.Tensor) -> Wi
     times, targets = np.zeros((len(pieces), size)), np.zeros((len(pieces), size, d))
     weights, clock = np.zeros((len(pieces), size, d)), np.zeros(len(pieces))
     after = np.full(len(pieces), -1)
-    begins = {(piece.trajectory, piece.start): row for row, piece in enumerate(pieces)}
+    begins = {(piece.trajectory, piece.start): row for row, piece in enumerate(pieces) if not piece.exact}
     tick = prepared.scales.time_unit / prepared.scales.clock_sd
     free = np.concatenate([prepared.noise, np.full(n_states - d, VELOCITY_SPREAD)])
     for row, piece in enumerate(pieces):
         course = prepared.courses[piece.trajectory]
         n = len(piece.knots)
         if piece.knots[-1] != piece.start:
-            after[row] = begins.get((piece.trajectory, int(piece.knots[-1])), -1)
+            after[row] = begins.get(_next_start(prepared, piece), -1)
         times[row, :n] = course.times[piece.knots] - course.times[piece.start]
         times[row, n:] = times[row, n - 1]
         observed, weight = course.observed[piece.knots], course.weights[piece.knots]
@@ -200,6 +200,15 @@ def _windows(prepared: Prepared, pieces: list[_Piece], like: torch.Tensor) -> Wi
     inputs = prepared.inputs[[piece.trajectory for piece in pieces]]
     arrays = (start, spread, times, targets, weights, inputs, clock)
     return Windows(*[tensor(array, like) for array in arrays] + [torch.as_tensor(after, device=like.device)])
+
+
+def _next_start(prepared: Prepared, piece: _Piece) -> tuple[int, int]:
+    """Trajectory and knot at which the states go on where a piece ends."""
+    k, end = piece.trajectory, int(piece.knots[-1])
+    follower = int(prepared.after[k])
+    if follower < 0 or end < len(prepared.courses[k].times) - 1:
+        return k, end
+    return follower, prepared.courses[follower].given
 
 
 def _seen(course: Course, knot: int) -> FloatArray:

@@ -142,7 +142,7 @@ def test_blocks_forget_the_velocity_that_is_known_only_where_a_trajectory_starts
 
 def test_too_little_data_for_folds_is_refused_in_words():
     trajectories = tied(list(linear_states(2)), TIMES)
-    with pytest.raises(ValueError, match=r"at least 4 groups, or a trajectory of 16 rows .* got 2 groups .* 13 rows"):
+    with pytest.raises(ValueError, match=r"at least 4 groups, or a series of 16 rows .* got 2 groups .* 13 rows"):
         make_folds(trajectories, 4)
 
 
