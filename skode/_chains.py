@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from skode._ties import one_block, refine
 from skode._trajectories import Trajectories
-from skode._typing import IntArray
+from skode._typing import AnyArray, BoolArray, IntArray
 
 
 class Chains(NamedTuple):
@@ -25,7 +25,11 @@ class Chains(NamedTuple):
         """Trajectories series by series, each series in the order of time.  # (trajectory,)"""
         return np.lexsort((self.place, self.series))
 
-    def before(self, lengths: IntArray) -> IntArray:
+    def cut(self, ends: BoolArray) -> Chains:
+        """What is left where nothing goes on after trajectories for which ``ends`` holds."""
+        return _numbered(np.where(ends, -1, self.after))
+
+    def before(self, lengths: AnyArray) -> AnyArray:
         """Sum of the lengths of all trajectories that come before each one in its series.  # (trajectory,)"""
         order = self.order
         total = np.cumsum(lengths[order]) - lengths[order]

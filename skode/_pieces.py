@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from skode._chains import Chains
+from skode._knots import nearest_knot
 from skode._typing import BoolArray, FloatArray
-from skode.smooth import Smooth, smooth
+from skode.smooth import Smooth, path, smooth
 
 Piece = tuple[FloatArray, FloatArray, FloatArray]
 """Times, states and weights of one trajectory, as ``_knots.with_start`` gives them."""
 
 
-def smooth_pieces(
-    pieces: list[Piece], inputs: FloatArray, chains: Chains, *, moves: BoolArray | None, kinks: bool
-) -> Smooth:
-    """Smooth every trajectory; noise, freedom and movement are those of whole series where trajectories hang together.
+class Smoothed(NamedTuple):
+    """What smoothing found."""
 
-    Nothing smooths across the end of a piece: an input that changes there bends the path in a way that nobody knows
+    whole: Smooth  # knots and states are those of the pieces
+    slopes: list[FloatArray]  # (knot, d) of the smooth paths
+
+
+def smooth_pieces(
+    pieces: list[Piece], inputs: FloatArray, chains: Chains, *, moves: BoolArray | None, order: int
+) -> Smoothed:
+    """Smooth pieces that hang together as one; noise, freedom and movement are those of whole series.
+
+    In equations of order 1 nothing smooths across a change of an input: it bends the path in a way that nobody knows
     beforehand. But pieces of one or two intervals tell nothing of noise, and whole series do. What inputs add to slopes
     is taken off the states first, as far as it is proportional to them: its size is that of the bends where they
-    change. What is left of the bends counts as noise.
+    change. What is left of the bends counts as noise. In equations of order 2 a change of an input bends the velocity,
+    and paths go on.
 
     Parameters
     ----------
@@ -29,13 +40,11 @@ def smooth_pieces(
     chains : Chains
     moves : bool array (d,) or None
         Which variables move; None is found from the series.
-    kinks : bool
-        Whether slopes jump with inputs, as they do in equations of order 1.
+    order : 1 or 2
 
     Returns
     -------
-    Smooth
-        Knots and states of the pieces.
+    Smoothed
 
     References
     ----------
@@ -51,26 +60,25 @@ def smooth_pieces(
     >>> pieces = [(np.arange(2.0), path[k : k + 2, None], np.ones(2)) for k in range(400)]
     >>> alone = Chains(np.full(400, -1), np.arange(400), np.zeros(400, dtype=int))
     >>> chained = Chains(np.append(np.arange(1, 400), -1), np.zeros(400, dtype=int), np.arange(400))
-    >>> smooth_pieces(pieces, inputs, alone, moves=None, kinks=True).noise
+    >>> smooth_pieces(pieces, inputs, alone, moves=None, order=1).whole.noise
     array([nan])
-    >>> smooth_pieces(pieces, inputs, chained, moves=None, kinks=True).noise.round(1)
+    >>> smooth_pieces(pieces, inputs, chained, moves=None, order=1).whole.noise.round(1)
     array([0.1])
     """
-    if not (chains.after >= 0).any():
-        return smooth(*_columns(pieces), moves=moves)
-    times, states, weights, pushes = _series(pieces, inputs, chains)
-    if moves is None:
-        moves = smooth(times, states, weights).moves
-    if kinks:
+    changes = (chains.after >= 0) & (inputs != inputs[chains.after]).any(axis=1)
+    bent = order == 1 and bool(changes.any())
+    runs = chains.cut(changes) if bent else chains
+    if bent:
+        times, states, weights, pushes = _series(pieces, inputs, chains)
+        if moves is None:
+            moves = smooth(times, states, weights).moves
         effect = _effect(times, states, pushes)
-        states = [table - push @ effect for table, push in zip(states, pushes, strict=True)]
-    whole = smooth(times, states, weights, moves=moves)
-    return smooth(*_columns(pieces), moves=moves)._replace(noise=whole.noise, dof=whole.dof)
-
-
-def _columns(pieces: list[Piece]) -> tuple[list[FloatArray], list[FloatArray], list[FloatArray]]:
-    times, states, weights = (list(column) for column in zip(*pieces, strict=True))
-    return times, states, weights
+        told = smooth(times, [x - push @ effect for x, push in zip(states, pushes, strict=True)], weights, moves=moves)
+    times, states, weights, _ = _series(pieces, inputs, runs)
+    found = smooth(times, states, weights, moves=moves)
+    knots, states, slopes = _cut(found, pieces, runs)
+    found = found._replace(knots=knots, states=states)
+    return Smoothed(found._replace(noise=told.noise, dof=told.dof) if bent else found, slopes)
 
 
 def _series(
@@ -89,6 +97,20 @@ def _series(
     joined = [[np.concatenate(column) for column in zip(*parts, strict=True)] for parts in series]
     times, states, weights, pushes = (list(column) for column in zip(*joined, strict=True))
     return times, states, weights, pushes
+
+
+def _cut(
+    found: Smooth, pieces: list[Piece], runs: Chains
+) -> tuple[list[FloatArray], list[FloatArray], list[FloatArray]]:
+    """Knots, states and slopes of every piece, from those of the runs that they were smoothed in."""
+    slopes = [path(knots, states, knots)[1] for knots, states in zip(found.knots, found.states, strict=True)]
+    clock = runs.before(np.array([times[-1] for times, _, _ in pieces]))
+    out = []
+    for run, begin, (times, _, _) in zip(runs.series, clock, pieces, strict=True):
+        first, last = nearest_knot(begin + times[[0, -1]], found.knots[run])
+        mine = slice(int(first), int(last) + 1)
+        out.append((found.knots[run][mine] - begin, found.states[run][mine], slopes[run][mine]))
+    return [part[0] for part in out], [part[1] for part in out], [part[2] for part in out]
 
 
 def _effect(times: list[FloatArray], states: list[FloatArray], pushes: list[FloatArray]) -> FloatArray:

@@ -19,7 +19,7 @@ from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
 from skode._typing import FloatArray
 from skode._units import find_scales
-from skode.smooth import path
+from skode.smooth import Smooth, path
 
 _GAUSS = np.array([0.5 - np.sqrt(3) / 6, 0.5 + np.sqrt(3) / 6])
 """Two-node Gauss-Legendre abscissae on [0, 1]; exact for cubic integrands."""
@@ -66,8 +66,8 @@ def prepare(
     raw = [with_start(trajectories, k) for k in range(trajectories.n_trajectories)]
     chains = find_chains(trajectories)
     known = None if scales is None else scales.moving
-    smoothed = smooth_pieces(raw, trajectories.inputs, chains, moves=known, kinks=order == 1)
-    paths, slopes_at_knots = _paths(smoothed.knots, smoothed.states, trajectories.velocity, order)
+    smoothed, slopes = smooth_pieces(raw, trajectories.inputs, chains, moves=known, order=order)
+    paths, slopes_at_knots = _paths(smoothed, slopes, trajectories.velocity, order)
     weights = knot_weights(raw, smoothed.knots)
     if scales is None:
         scales = find_scales(trajectories, smoothed.knots, paths, slopes_at_knots, weights, smoothed.moves)
@@ -169,12 +169,11 @@ def _course(trajectories: Trajectories, k: int, knots: FloatArray, values: Float
 
 
 def _paths(
-    knots: list[FloatArray], states: list[FloatArray], velocity: FloatArray | None, order: int
+    smoothed: Smooth, derivatives: list[FloatArray], velocity: FloatArray | None, order: int
 ) -> tuple[list[FloatArray], list[FloatArray]]:
     """State of the equation at the knots, and slopes of the targets there; in user units."""
     paths, slopes = [], []
-    for k, (times, values) in enumerate(zip(knots, states, strict=True)):
-        _, derivative = path(times, values, times)
+    for k, (times, values, derivative) in enumerate(zip(smoothed.knots, smoothed.states, derivatives, strict=True)):
         if order == 1:
             paths.append(values)
             slopes.append(derivative)

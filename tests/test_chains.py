@@ -143,7 +143,7 @@ def test_noise_is_told_by_series_of_single_intervals(noise):
         x[k + 1, 1] = 3 * (1 - np.cos((k + 1) * h))
     seen = x + noise * rng.normal(size=x.shape)
     line = Chains(np.append(np.arange(1, n), -1), np.zeros(n, dtype=int), np.arange(n))
-    found = smooth_pieces(pieces_of(inputs, seen, h), inputs, line, moves=None, kinks=True)
+    found = smooth_pieces(pieces_of(inputs, seen, h), inputs, line, moves=None, order=1).whole
     np.testing.assert_allclose(found.noise, noise, rtol=0.2)  # bends are not wholly those of the inputs
     assert found.moves.all() and (found.dof < 0.7 * n).all()
     for k, states in enumerate(found.states):  # nothing smooths across a change
@@ -155,7 +155,7 @@ def test_a_constant_is_found_along_a_series_of_single_intervals():
     inputs = rng.normal(size=(200, 1))
     path = np.column_stack([np.cumsum(np.append(0.0, inputs)), 0.1 * rng.normal(size=201)])
     line = Chains(np.append(np.arange(1, 200), -1), np.zeros(200, dtype=int), np.arange(200))
-    found = smooth_pieces(pieces_of(inputs, path, 1.0), inputs, line, moves=None, kinks=True)
+    found = smooth_pieces(pieces_of(inputs, path, 1.0), inputs, line, moves=None, order=1).whole
     assert found.moves.tolist() == [True, False] and abs(found.noise[1] - 0.1) < 0.02
 
 
@@ -163,10 +163,25 @@ def test_trajectories_that_do_not_hang_together_are_smoothed_as_ever():
     rng = np.random.default_rng(3)
     pieces = [(TIMES, np.sin(TIMES)[:, None] + 0.1 * rng.normal(size=(40, 1)), np.ones(40)) for _ in range(3)]
     alone = Chains(np.full(3, -1), np.arange(3), np.zeros(3, dtype=int))
-    found = smooth_pieces(pieces, np.zeros((3, 0)), alone, moves=None, kinks=True)
+    found = smooth_pieces(pieces, np.zeros((3, 0)), alone, moves=None, order=1).whole
     expected = smooth(*(list(column) for column in zip(*pieces, strict=True)))
     for mine, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_paths_of_order_two_go_on_where_an_input_changes():
+    """A force bends the velocity of what it moves, not its path."""
+    rng = np.random.default_rng(4)
+    force, h, n = rng.normal(size=(300, 1)), 0.2, 300
+    place, velocity = np.zeros(n + 1), np.zeros(n + 1)
+    for k in range(n):
+        place[k + 1] = place[k] + h * velocity[k] + 0.5 * h**2 * force[k, 0]
+        velocity[k + 1] = velocity[k] + h * force[k, 0]
+    line = Chains(np.append(np.arange(1, n), -1), np.zeros(n, dtype=int), np.arange(n))
+    found = smooth_pieces(pieces_of(force, place[:, None], h), force, line, moves=None, order=2)
+    slopes = np.array([slope[0, 0] for slope in found.slopes])
+    lines = np.diff(place) / h
+    assert np.abs(slopes - velocity[:-1]).mean() < 0.7 * np.abs(lines - velocity[:-1]).mean()
 
 
 # windows

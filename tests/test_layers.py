@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._memory": set(),
     "skode._compact": TYPES,
     "skode._parallel": {"skode._blas"},
-    "skode._pieces": TYPES | {"skode._chains", "skode.smooth"},
+    "skode._pieces": TYPES | {"skode._chains", "skode._knots", "skode.smooth"},
     "skode._prepared": TYPES | {"skode._scales", "skode.smooth"},
     "skode._knots": TYPES | {"skode._trajectories"},
     "skode._units": TYPES | {"skode._scales", "skode._trajectories"},

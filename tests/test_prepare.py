@@ -182,14 +182,16 @@ def test_windows_of_a_moving_system_move(start, noise, make):
     assert (p.slope_sd > 0).all()
 
 
-def test_one_step_windows_keep_the_difference_quotients():
-    times = np.array([0.0, 0.5, 0.8, 1.6])
-    states, _ = linear(times)
-    p = prepared(states, times, start="each")
-    found = p.slopes * p.scales.slope_unit()
-    expected = np.concatenate([np.diff(x, axis=0) / np.diff(times)[:, None] for x in states])
-    assert np.allclose(sorted(found[:, 0]), sorted(expected[:, 0]))
-    assert len(p.courses) == 12 and len(np.unique(p.groups)) == 4
+@pytest.mark.parametrize("start", [3, "each"])
+def test_windows_are_smoothed_as_the_series_that_they_were_cut_from(start):
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.uniform(0.2, 0.8, 30))
+    states = [x + 0.05 * rng.standard_normal(x.shape) for x in linear(times)[0]]
+    whole, cut = prepared(states, times), prepared(states, times, start=start)
+    assert len(cut.courses) == 4 * (10 if start == 3 else 29) and len(np.unique(cut.groups)) == 4
+    np.testing.assert_allclose(cut.noise * cut.scales.state_sd, whole.noise * whole.scales.state_sd, rtol=1e-9)
+    found, expected = (p.slopes * p.scales.slope_unit() for p in (cut, whole))
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(expected, axis=0), atol=1e-9)
 
 
 def test_velocities_and_accelerations_of_an_oscillation():
