@@ -25,13 +25,13 @@ class Smoothed(NamedTuple):
 def smooth_pieces(
     pieces: list[Piece], inputs: FloatArray, chains: Chains, *, moves: BoolArray | None, order: int
 ) -> Smoothed:
-    """Smooth pieces that hang together as one; noise, freedom and movement are those of whole series.
+    """Smooth pieces that hang together as one.
 
     In equations of order 1 nothing smooths across a change of an input: it bends the path in a way that nobody knows
-    beforehand. But pieces of one or two intervals tell nothing of noise, and whole series do. What inputs add to slopes
-    is taken off the states first, as far as it is proportional to them: its size is that of the bends where they
-    change. What is left of the bends counts as noise. In equations of order 2 a change of an input bends the velocity,
-    and paths go on.
+    beforehand. Where most of what is left are single intervals, which tell nothing of noise, freedom and movement,
+    whole series do. What inputs add to slopes is taken off the states first, as far as it is proportional to them: its
+    size is that of the bends where they change. What is left of the bends counts as noise. In equations of order 2 a
+    change of an input bends the velocity, and paths go on.
 
     Parameters
     ----------
@@ -66,19 +66,29 @@ def smooth_pieces(
     array([0.1])
     """
     changes = (chains.after >= 0) & (inputs != inputs[chains.after]).any(axis=1)
-    bent = order == 1 and bool(changes.any())
-    runs = chains.cut(changes) if bent else chains
-    if bent:
-        times, states, weights, pushes = _series(pieces, inputs, chains)
-        if moves is None:
-            moves = smooth(times, states, weights).moves
-        effect = _effect(times, states, pushes)
-        told = smooth(times, [x - push @ effect for x, push in zip(states, pushes, strict=True)], weights, moves=moves)
+    runs = chains if order == 2 else chains.cut(changes)
     times, states, weights, _ = _series(pieces, inputs, runs)
-    found = smooth(times, states, weights, moves=moves)
-    knots, states, slopes = _cut(found, pieces, runs)
-    found = found._replace(knots=knots, states=states)
-    return Smoothed(found._replace(noise=told.noise, dof=told.dof) if bent else found, slopes)
+    sizes = np.array([len(clock) for clock in times])
+    if len(times) == len(np.unique(chains.series)) or sizes[sizes > 2].sum() >= sizes.sum() / 2:
+        found = smooth(times, states, weights, moves=moves)
+        shared = len(times) - len(np.unique(chains.series))  # levels of runs that start where others end
+        return _cut(found._replace(dof=found.dof - shared), pieces, runs)
+    told = _along(*_series(pieces, inputs, chains), moves)
+    found = smooth(times, states, weights, moves=told.moves)
+    return _cut(found._replace(noise=told.noise, dof=told.dof), pieces, runs)
+
+
+def _along(
+    times: list[FloatArray],
+    states: list[FloatArray],
+    weights: list[FloatArray],
+    pushes: list[FloatArray],
+    moves: BoolArray | None,
+) -> Smooth:
+    """Smooth whole series, less what inputs add to slopes."""
+    moves = smooth(times, states, weights).moves if moves is None else moves
+    effect = np.where(moves, _effect(times, states, pushes), 0.0)
+    return smooth(times, [x - push @ effect for x, push in zip(states, pushes, strict=True)], weights, moves=moves)
 
 
 def _series(
@@ -99,9 +109,7 @@ def _series(
     return times, states, weights, pushes
 
 
-def _cut(
-    found: Smooth, pieces: list[Piece], runs: Chains
-) -> tuple[list[FloatArray], list[FloatArray], list[FloatArray]]:
+def _cut(found: Smooth, pieces: list[Piece], runs: Chains) -> Smoothed:
     """Knots, states and slopes of every piece, from those of the runs that they were smoothed in."""
     slopes = [path(knots, states, knots)[1] for knots, states in zip(found.knots, found.states, strict=True)]
     clock = runs.before(np.array([times[-1] for times, _, _ in pieces]))
@@ -110,7 +118,8 @@ def _cut(
         first, last = nearest_knot(begin + times[[0, -1]], found.knots[run])
         mine = slice(int(first), int(last) + 1)
         out.append((found.knots[run][mine] - begin, found.states[run][mine], slopes[run][mine]))
-    return [part[0] for part in out], [part[1] for part in out], [part[2] for part in out]
+    whole = found._replace(knots=[part[0] for part in out], states=[part[1] for part in out])
+    return Smoothed(whole, [part[2] for part in out])
 
 
 def _effect(times: list[FloatArray], states: list[FloatArray], pushes: list[FloatArray]) -> FloatArray:
