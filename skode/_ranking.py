@@ -97,15 +97,20 @@ def memory(prepared: Prepared) -> float:
     """How far an observation still tells of the next one, from 0 to 1.
 
     r = min(1, max(0, 2 - 2 c)), where c is the median over moving variables of the mean square change over an
-    interval divided by the variance within trajectories: 2 for white noise, small on a fine grid. Where most
+    interval divided by the variance within series: 2 for white noise, small on a fine grid. Where most
     of the movement happens between two observations, what is seen at the first is not what drove it.
     """
     moving = prepared.scales.moving
-    paths = [_states(course)[:, moving] for course in prepared.courses if len(course.times) > 1]
-    if not paths or not moving.any():
+    long = [k for k, course in enumerate(prepared.courses) if len(course.times) > 1]
+    if not long or not moving.any():
         return 0.0
+    paths, series = [_states(prepared.courses[k])[:, moving] for k in long], prepared.series[long]
     change = np.concatenate([np.diff(path, axis=0) for path in paths])
-    within = np.concatenate([path - path.mean(axis=0) for path in paths])
+    states = np.concatenate(paths)
+    owner = np.unique(np.repeat(series, [len(path) for path in paths]), return_inverse=True)[1]
+    total = np.zeros((int(owner.max()) + 1, states.shape[1]))
+    np.add.at(total, owner, states)
+    within = states - (total / np.bincount(owner)[:, None])[owner]
     ratio = (change**2).mean(axis=0) / np.maximum((within**2).mean(axis=0), 1e-30)
     return float(np.clip(2.0 - 2.0 * np.median(ratio), 0.0, 1.0))
 

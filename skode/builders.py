@@ -51,7 +51,8 @@ def from_trajectories(
 
     Observations are sorted by time, repeated times of one trajectory are averaged, and each trajectory is
     cut into segments where an input changes or a jump is known. Every segment starts in its own x0 under its
-    own u and keeps its start as an anchor row, t = 0 and y = x0.
+    own u and keeps its start as an anchor row, t = 0 and y = x0. Segments and windows that start where another one of
+    their group ends are one series to ``fit``; nothing connects what comes before a jump with what comes after.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from scipy.linalg import expm
 from sklearn.linear_model import Ridge
 
@@ -51,8 +52,8 @@ def steady_rows(seed=0, n=4, noise=0.01):
     return SteadyRows(states, clamped, np.zeros((n + 1, 0)))
 
 
-def prepared(states, times, steady=None):
-    X, y, groups = from_trajectories(states, times)
+def prepared(states, times, steady=None, **builder):
+    X, y, groups = from_trajectories(states, times, **builder)
     layout = Layout.infer(X.shape[1], y.shape[1], order=1, time_dependent=False, time_origin="zero")
     return prepare(as_trajectories(X, y, layout=layout, groups=groups), order=1, time_dependent=False, steady=steady)
 
@@ -148,6 +149,13 @@ def test_a_slow_decay_is_remembered_and_one_over_within_an_interval_is_not():
 
     assert memory(prepared(*decays(0.1))) == 1.0
     assert memory(prepared(*decays(4.0))) == 0.0
+
+
+def test_windows_of_a_series_remember_as_much_as_the_series():
+    states, times = chain(0.1, n_times=40)
+    whole = memory(prepared(states, times))
+    assert 0 < whole <= 1
+    assert memory(prepared(states, times, start="each")) == pytest.approx(whole, abs=0.05)
 
 
 def test_clean_data_keep_the_ranking_of_the_field():
