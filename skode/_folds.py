@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,7 @@ def make_folds(trajectories: Trajectories, n_folds: int) -> Folds:
         parts = [(trajectories.select(mine != k), trajectories.select(mine == k)) for k in range(n_folds)]
         kind = "groups"
     else:
+        trajectories = _anchored(trajectories)
         place, length = _places(trajectories, find_chains(trajectories))
         block = place * n_folds // length
         cut = range(n_folds if length.max() >= SHORTEST * n_folds else 0)
@@ -126,6 +128,7 @@ def halves(trajectories: Trajectories, n_pairs: int, seed: int) -> list[Half]:
     if whole:
         unit = np.searchsorted(groups, trajectories.groups)
     else:
+        trajectories = _anchored(trajectories)
         chains = find_chains(trajectories)
         place, length = _places(trajectories, chains)
         n_blocks = np.clip(length // SHORTEST, 1, MOST_BLOCKS)
@@ -150,6 +153,21 @@ def halves(trajectories: Trajectories, n_pairs: int, seed: int) -> list[Half]:
 def has_dynamics(trajectories: Trajectories) -> bool:
     """Tell whether a state is known after some time has passed."""
     return bool((trajectories.times != 0).any())
+
+
+def _anchored(trajectories: Trajectories) -> Trajectories:
+    """The same with a row at x0 where the first one comes later: parts of a trajectory know no other start."""
+    first = trajectories.bounds[:-1]
+    bare = np.flatnonzero(trajectories.times[first] > 0)
+    at = first[bare]
+    return replace(
+        trajectories,
+        times=np.insert(trajectories.times, at, 0.0),
+        states=np.insert(trajectories.states, at, trajectories.initial[bare], axis=0),
+        weights=np.insert(trajectories.weights, at, trajectories.weights[at]),
+        trajectory=np.insert(trajectories.trajectory, at, bare),
+        anchor=np.insert(trajectories.anchor, at, True),
+    )
 
 
 def _places(trajectories: Trajectories, chains: Chains) -> tuple[IntArray, IntArray]:

@@ -13,6 +13,8 @@ from skode.smooth import Smooth, path, smooth
 
 Piece = tuple[FloatArray, FloatArray, FloatArray]
 """Times, states and weights of one trajectory, as ``_knots.with_start`` gives them."""
+BENDS_PER_INPUT = 10
+"""Fewest bends for every input with which effects are estimated: they would take noise for theirs."""
 
 
 class Smoothed(NamedTuple):
@@ -23,15 +25,16 @@ class Smoothed(NamedTuple):
 
 
 def smooth_pieces(
-    pieces: list[Piece], inputs: FloatArray, chains: Chains, *, moves: BoolArray | None, order: int
+    pieces: list[Piece], inputs: FloatArray, chains: Chains, *, moves: BoolArray | None, order: int, bent: BoolArray
 ) -> Smoothed:
     """Smooth pieces that hang together as one.
 
-    In equations of order 1 nothing smooths across a change of an input: it bends the path in a way that nobody knows
-    beforehand. Where most of what is left are single intervals, which tell nothing of noise, freedom and movement,
-    whole series do. What inputs add to slopes is taken off the states first, as far as it is proportional to them: its
-    size is that of the bends where they change. What is left of the bends counts as noise. In equations of order 2 a
-    change of an input bends the velocity, and paths go on.
+    In equations of order 1 nothing smooths across a change of an input or a jump of the clock: it bends the path in a
+    way that nobody knows beforehand. Where most of what is left are single intervals, which tell nothing of noise,
+    freedom and movement, whole series do. What inputs add to slopes is taken off the states first, as far as it is
+    proportional to them: its size is that of the bends where they change. What is left of the bends counts as noise,
+    and all of them do where there are not ten bends to every input. In equations of order 2 such a change bends the
+    velocity, and paths go on.
 
     Parameters
     ----------
@@ -41,6 +44,8 @@ def smooth_pieces(
     moves : bool array (d,) or None
         Which variables move; None is found from the series.
     order : 1 or 2
+    bent : bool array (trajectory,)
+        Whether the field changes where a trajectory ends.
 
     Returns
     -------
@@ -58,24 +63,50 @@ def smooth_pieces(
     >>> inputs = rng.standard_normal((400, 1))
     >>> path = np.cumsum(0.5 * np.append(0.0, inputs)) + 0.1 * rng.standard_normal(401)
     >>> pieces = [(np.arange(2.0), path[k : k + 2, None], np.ones(2)) for k in range(400)]
+    >>> every = np.ones(400, dtype=bool)
     >>> alone = Chains(np.full(400, -1), np.arange(400), np.zeros(400, dtype=int))
     >>> chained = Chains(np.append(np.arange(1, 400), -1), np.zeros(400, dtype=int), np.arange(400))
-    >>> smooth_pieces(pieces, inputs, alone, moves=None, order=1).whole.noise
+    >>> smooth_pieces(pieces, inputs, alone, moves=None, order=1, bent=every).whole.noise
     array([nan])
-    >>> smooth_pieces(pieces, inputs, chained, moves=None, order=1).whole.noise.round(1)
+    >>> smooth_pieces(pieces, inputs, chained, moves=None, order=1, bent=every).whole.noise.round(1)
     array([0.1])
     """
-    changes = (chains.after >= 0) & (inputs != inputs[chains.after]).any(axis=1)
-    runs = chains if order == 2 else chains.cut(changes)
-    times, states, weights, _ = _series(pieces, inputs, runs)
+    runs = chains if order == 2 else chains.cut(bent)
+    times, states, weights = _series(pieces, runs)
     sizes = np.array([len(clock) for clock in times])
     if len(times) == len(np.unique(chains.series)) or sizes[sizes > 2].sum() >= sizes.sum() / 2:
         found = smooth(times, states, weights, moves=moves)
         shared = len(times) - len(np.unique(chains.series))  # levels of runs that start where others end
         return _cut(found._replace(dof=found.dof - shared), pieces, runs)
-    told = _along(*_series(pieces, inputs, chains), moves)
+    told = _along(*_series(pieces, chains), _pushes(pieces, inputs, chains), moves)
     found = smooth(times, states, weights, moves=told.moves)
     return _cut(found._replace(noise=told.noise, dof=told.dof), pieces, runs)
+
+
+def _series(pieces: list[Piece], chains: Chains) -> tuple[list[FloatArray], list[FloatArray], list[FloatArray]]:
+    """Times, states and weights of every series; what ends a piece and starts the next, once."""
+    begin = chains.before(np.array([times[-1] for times, _, _ in pieces]))
+    parts: list[list[Piece]] = []
+    for k in chains.order:
+        times, states, weights = pieces[k]
+        if chains.place[k] == 0:
+            parts.append([(times, states, weights)])
+        else:
+            parts[-1].append((begin[k] + times[1:], states[1:], weights[1:]))
+    joined = [[np.concatenate(column) for column in zip(*part, strict=True)] for part in parts]
+    return [part[0] for part in joined], [part[1] for part in joined], [part[2] for part in joined]
+
+
+def _pushes(pieces: list[Piece], inputs: FloatArray, chains: Chains) -> list[FloatArray]:
+    """Integrals of the inputs along every series, at its rows.  # (row, m) each"""
+    parts: list[list[FloatArray]] = []
+    for k in chains.order:
+        own = pieces[k][0][:, None] * inputs[k]
+        if chains.place[k] == 0:
+            parts.append([own])
+        else:
+            parts[-1].append(parts[-1][-1][-1] + own[1:])
+    return [np.concatenate(part) for part in parts]
 
 
 def _along(
@@ -89,24 +120,6 @@ def _along(
     moves = smooth(times, states, weights).moves if moves is None else moves
     effect = np.where(moves, _effect(times, states, pushes), 0.0)
     return smooth(times, [x - push @ effect for x, push in zip(states, pushes, strict=True)], weights, moves=moves)
-
-
-def _series(
-    pieces: list[Piece], inputs: FloatArray, chains: Chains
-) -> tuple[list[FloatArray], list[FloatArray], list[FloatArray], list[FloatArray]]:
-    """Times, states, weights and integrals of inputs of every series; what ends a piece and starts the next, once."""
-    series: list[list[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]] = []
-    for k in chains.order:
-        times, states, weights = pieces[k]
-        if chains.place[k] == 0:
-            series.append([(times, states, weights, times[:, None] * inputs[k])])
-            continue
-        clock, push = series[-1][-1][0][-1], series[-1][-1][3][-1]
-        on = slice(1, None)
-        series[-1].append((clock + times[on], states[on], weights[on], push + times[on, None] * inputs[k]))
-    joined = [[np.concatenate(column) for column in zip(*parts, strict=True)] for parts in series]
-    times, states, weights, pushes = (list(column) for column in zip(*joined, strict=True))
-    return times, states, weights, pushes
 
 
 def _cut(found: Smooth, pieces: list[Piece], runs: Chains) -> Smoothed:
@@ -124,14 +137,20 @@ def _cut(found: Smooth, pieces: list[Piece], runs: Chains) -> Smoothed:
 
 def _effect(times: list[FloatArray], states: list[FloatArray], pushes: list[FloatArray]) -> FloatArray:
     """How much inputs add to slopes, by least squares on bends of states and of integrals of inputs.  # (m, d)"""
-    effect = np.zeros((pushes[0].shape[1], states[0].shape[1]))
-    for variable in range(effect.shape[1]):
+    d, m = states[0].shape[1], pushes[0].shape[1]
+    effect = np.zeros((m, d))
+    seen = [np.isfinite(table) for table in states]
+    whole = np.logical_and.reduce([table.all(axis=0) for table in seen])
+    for some in [np.flatnonzero(whole), *np.flatnonzero(~whole)[:, None]]:
+        if not len(some):
+            continue
         bends = []
-        for t, table, push in zip(times, states, pushes, strict=True):
-            seen = np.isfinite(table[:, variable])
-            bends.append(_bends(t[seen], np.column_stack([push[seen], table[seen, variable]])))
+        for t, table, push, known in zip(times, states, pushes, seen, strict=True):
+            rows = known[:, some[0]]
+            bends.append(_bends(t[rows], np.column_stack([push[rows], table[np.ix_(rows, some)]])))
         every = np.concatenate(bends)
-        effect[:, variable] = np.linalg.lstsq(every[:, :-1], every[:, -1], rcond=None)[0]
+        if len(every) >= BENDS_PER_INPUT * m:
+            effect[:, some] = np.linalg.lstsq(every[:, :m], every[:, m:], rcond=None)[0]
     return effect
 
 

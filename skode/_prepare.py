@@ -17,7 +17,7 @@ from skode._prepared import Course, Prepared
 from skode._scales import Scales
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
-from skode._typing import FloatArray
+from skode._typing import BoolArray, FloatArray, IntArray
 from skode._units import find_scales
 from skode.smooth import Smooth, path
 
@@ -66,7 +66,8 @@ def prepare(
     raw = [with_start(trajectories, k) for k in range(trajectories.n_trajectories)]
     chains = find_chains(trajectories)
     known = None if scales is None else scales.moving
-    smoothed, slopes = smooth_pieces(raw, trajectories.inputs, chains, moves=known, order=order)
+    bent = _bent(trajectories, chains.after, time_dependent)
+    smoothed, slopes = smooth_pieces(raw, trajectories.inputs, chains, moves=known, order=order, bent=bent)
     paths, slopes_at_knots = _paths(smoothed, slopes, trajectories.velocity, order)
     weights = knot_weights(raw, smoothed.knots)
     if scales is None:
@@ -110,6 +111,15 @@ def prepare(
         slope_sd=every_slope.std(axis=0),
         freedom=smoothed.dof,
     )
+
+
+def _bent(trajectories: Trajectories, after: IntArray, time_dependent: bool) -> BoolArray:
+    """Whether inputs change, or the field's clock jumps, where a trajectory goes on in another.  # (trajectory,)"""
+    changed = (trajectories.inputs != trajectories.inputs[after]).any(axis=1)
+    if time_dependent:
+        ends = trajectories.origin + trajectories.times[trajectories.bounds[1:] - 1]
+        changed |= ~np.isclose(trajectories.origin[after], ends, rtol=1e-9, atol=1e-9 * np.ptp(trajectories.times))
+    return np.asarray(changed & (after >= 0))
 
 
 class _IntervalRows(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from skode._dynamics import tensor
 from skode._prepare import LONG_GAP
 from skode._prepared import Course, Prepared
+from skode._ties import ranges
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.objectives import Rows, Windows, matching_scale, window_scale
 
@@ -65,13 +66,15 @@ def build_problem(
     """
     like = torch.zeros(0, dtype=dtype, device=device)
     window *= prepared.oversampling
-    held = _held_blocks(prepared, window)
     rows = every_row(prepared, like)
-    row_held = torch.as_tensor(held, device=device)
     pieces = _window_pieces(prepared, window, starts)
     owner = prepared.interval_trajectory
     first_row = np.searchsorted(owner[owner >= 0], np.arange(len(prepared.courses)))
-    window_held = held[[first_row[piece.trajectory] + piece.start for piece in pieces]]
+    first = np.array([first_row[piece.trajectory] + piece.start for piece in pieces], dtype=np.int64)
+    stop = first + np.array([len(piece.knots) - 1 for piece in pieces], dtype=np.int64)
+    held = _held_rows(prepared, first, stop, window)
+    row_held = torch.as_tensor(held, device=device)
+    window_held = held[first]
     apart = torch.as_tensor(window_held, device=device)
     windows = _windows(prepared, pieces, like)
     trajectories = _windows(prepared, _whole_pieces(prepared, starts), like)
@@ -113,22 +116,35 @@ def longest(prepared: Prepared) -> int:
     return -(-(max(len(course.times) for course in prepared.courses) - 1) // prepared.oversampling)
 
 
-def _held_blocks(prepared: Prepared, window: int) -> BoolArray:
-    """Mark interval rows that are held out; steady states never are."""
-    owner = prepared.interval_series
-    place = prepared.interval_place
-    running = owner >= 0
+def _held_rows(prepared: Prepared, first: IntArray, stop: IntArray, window: int) -> BoolArray:
+    """Mark interval rows that are held out, those of a window together; steady states never are.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    first, stop : array (window,)
+        Rows of every window.
+    window : int
+        Intervals in a block of time.
+
+    Returns
+    -------
+    bool array (interval,)
+    """
+    running = prepared.interval_trajectory >= 0
     group = np.where(running, prepared.groups[prepared.interval_trajectory], -1)
     names = np.unique(group[running])
     if len(names) >= 5:
         chosen = np.random.default_rng(0).permutation(names)[: max(1, round(0.2 * len(names)))]
         return np.isin(group, chosen)
-    longest = int(place.max(initial=0)) + 1
-    block = owner * (longest // window + 1) + place // window
-    names = np.unique(block[running])
-    if len(names) < 10:
-        return np.zeros(len(owner), dtype=bool)
-    return np.isin(block, names[2::5]) & running
+    place = prepared.interval_place
+    block = prepared.interval_series * (int(place.max(initial=0)) // window + 1) + place // window
+    block = block[first]  # windows are cut inside of trajectories, blocks along series
+    names, held = np.unique(block), np.zeros(len(place), dtype=bool)
+    if len(names) >= 10:
+        apart = np.isin(block, names[2::5])
+        held[ranges(first[apart], stop[apart])] = True
+    return held
 
 
 def _freedom(prepared: Prepared, kept: BoolArray) -> FloatArray:

@@ -264,7 +264,7 @@ random_state, verbose
     def _tell(self, folds: Folds, asked: int) -> None:
         """Warn where there are fewer folds than a user asked for, or none."""
         if not folds.parts:
-            held = "Choosing by cross-validation needs two groups, or a trajectory of 8 rows; got less"
+            held = "Choosing by cross-validation needs two groups, or a series of 8 rows; got less"
             done = "the support at the strength nearest to 0.02 was taken. Fit more or longer trajectories."
         elif self.cv is not None and len(folds.parts) < asked:
             held = f"The data should allow cv={asked} folds; got enough for {len(folds.parts)}"

@@ -183,7 +183,7 @@ class StabilitySelection(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         parts = [half for pair in pairs for half in pair]
         if not parts:
             warnings.warn(
-                "Stability selection needs two groups, or a trajectory of 8 rows, that can be halved; got less: "
+                "Stability selection needs two groups, or a series of 8 rows, that can be halved; got less: "
                 "confidence is over initial weights alone. Fit more or longer trajectories.",
                 UserWarning,
                 stacklevel=4,

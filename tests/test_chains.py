@@ -112,6 +112,18 @@ def test_a_series_whose_inputs_change_is_cut_into_blocks_of_time(hold):
         assert not seen & {tuple(row) for row in train.states}
 
 
+def test_series_without_rows_at_their_starts_are_cut_as_those_with():
+    states, inputs = series()
+    X, y, groups = from_trajectories([states], TIMES, inputs=[inputs])
+    later = X[:, 0] > 0
+    bare = as_trajectories(X[later], y[later], layout=Layout.infer(4, 2), groups=groups[later])
+    expected = make_folds(tied([states], TIMES, [inputs]), 4)
+    for found, other in zip(make_folds(bare, 4).parts, expected.parts, strict=True):
+        for mine, theirs in zip(found, other, strict=True):
+            np.testing.assert_array_equal(mine.states, theirs.states)
+            np.testing.assert_array_equal(mine.times, theirs.times)
+
+
 def test_short_series_have_no_blocks():
     states, inputs = series(n=6)
     assert most_folds(tied([states], TIMES[:6], [inputs]), 4).kind == "none"
@@ -143,11 +155,38 @@ def test_noise_is_told_by_series_of_single_intervals(noise):
         x[k + 1, 1] = 3 * (1 - np.cos((k + 1) * h))
     seen = x + noise * rng.normal(size=x.shape)
     line = Chains(np.append(np.arange(1, n), -1), np.zeros(n, dtype=int), np.arange(n))
-    found = smooth_pieces(pieces_of(inputs, seen, h), inputs, line, moves=None, order=1).whole
+    found = smooth_pieces(
+        pieces_of(inputs, seen, h), inputs, line, moves=None, order=1, bent=np.ones(n, dtype=bool)
+    ).whole
     np.testing.assert_allclose(found.noise, noise, rtol=0.2)  # bends are not wholly those of the inputs
     assert found.moves.all() and (found.dof < 0.7 * n).all()
     for k, states in enumerate(found.states):  # nothing smooths across a change
         np.testing.assert_allclose(states, seen[k : k + 2], atol=1e-12)
+
+
+@pytest.mark.parametrize("n_inputs", [1, 20, 150])
+def test_many_inputs_do_not_take_noise_for_their_effect(n_inputs):
+    rng = np.random.default_rng(5)
+    inputs, n = rng.normal(size=(120, n_inputs)), 120
+    path = np.cumsum(np.append(0.0, 0.2 * inputs[:, 0]))[:, None] + 0.1 * rng.normal(size=(n + 1, 1))
+    line = Chains(np.append(np.arange(1, n), -1), np.zeros(n, dtype=int), np.arange(n))
+    bent = np.ones(n, dtype=bool)
+    found = smooth_pieces(pieces_of(inputs, path, 1.0), inputs, line, moves=None, order=1, bent=bent).whole
+    assert 0.08 < found.noise[0] < 0.3
+
+
+def test_a_clock_that_restarts_is_a_change():
+    """One recording of dx/dt = 3 exp(-4 t) - 1/2, in trials of which each starts the clock anew."""
+    times, start, trials = np.linspace(0.0, 1.5, 16), 0.0, []
+    for _ in range(12):
+        trials.append((start + 0.75 * (1 - np.exp(-4 * times)) - 0.5 * times)[:, None])
+        start = trials[-1][-1, 0]
+    X, y, _ = from_trajectories(trials, times)
+    layout = Layout.infer(2, 1, time_dependent=True)
+    prepared = prepare(as_trajectories(X, y, layout=layout), order=1, time_dependent=True)
+    assert np.unique(prepared.series).tolist() == [0]
+    slopes = (prepared.slopes * prepared.scales.slope_unit()).reshape(12, 15)
+    np.testing.assert_allclose(slopes, np.tile(np.diff(trials[0][:, 0]) / 0.1, (12, 1)), atol=1e-3)
 
 
 def test_a_constant_is_found_along_a_series_of_single_intervals():
@@ -155,7 +194,9 @@ def test_a_constant_is_found_along_a_series_of_single_intervals():
     inputs = rng.normal(size=(200, 1))
     path = np.column_stack([np.cumsum(np.append(0.0, inputs)), 0.1 * rng.normal(size=201)])
     line = Chains(np.append(np.arange(1, 200), -1), np.zeros(200, dtype=int), np.arange(200))
-    found = smooth_pieces(pieces_of(inputs, path, 1.0), inputs, line, moves=None, order=1).whole
+    found = smooth_pieces(
+        pieces_of(inputs, path, 1.0), inputs, line, moves=None, order=1, bent=np.ones(200, dtype=bool)
+    ).whole
     assert found.moves.tolist() == [True, False] and abs(found.noise[1] - 0.1) < 0.02
 
 
@@ -163,7 +204,7 @@ def test_trajectories_that_do_not_hang_together_are_smoothed_as_ever():
     rng = np.random.default_rng(3)
     pieces = [(TIMES, np.sin(TIMES)[:, None] + 0.1 * rng.normal(size=(40, 1)), np.ones(40)) for _ in range(3)]
     alone = Chains(np.full(3, -1), np.arange(3), np.zeros(3, dtype=int))
-    found = smooth_pieces(pieces, np.zeros((3, 0)), alone, moves=None, order=1).whole
+    found = smooth_pieces(pieces, np.zeros((3, 0)), alone, moves=None, order=1, bent=np.zeros(3, dtype=bool)).whole
     expected = smooth(*(list(column) for column in zip(*pieces, strict=True)))
     for mine, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mine, other)
@@ -178,7 +219,9 @@ def test_paths_of_order_two_go_on_where_an_input_changes():
         place[k + 1] = place[k] + h * velocity[k] + 0.5 * h**2 * force[k, 0]
         velocity[k + 1] = velocity[k] + h * force[k, 0]
     line = Chains(np.append(np.arange(1, n), -1), np.zeros(n, dtype=int), np.arange(n))
-    found = smooth_pieces(pieces_of(force, place[:, None], h), force, line, moves=None, order=2)
+    found = smooth_pieces(
+        pieces_of(force, place[:, None], h), force, line, moves=None, order=2, bent=np.ones(n, dtype=bool)
+    )
     slopes = np.array([slope[0, 0] for slope in found.slopes])
     lines = np.diff(place) / h
     assert np.abs(slopes - velocity[:-1]).mean() < 0.7 * np.abs(lines - velocity[:-1]).mean()
@@ -213,10 +256,21 @@ def test_windows_that_start_exactly_as_given_are_not_tied():
     assert not exact[windows.after[windows.after >= 0]].any()
 
 
-def test_blocks_are_held_out_along_a_series():
-    states, inputs = series(n=200)
+@pytest.mark.parametrize("hold", [1, 3, 7, 13])
+def test_what_is_held_out_along_a_series_no_window_has_seen(hold):
+    states, inputs = series(n=200, hold=hold)
     prepared, problem = problem_of(tied([states], np.arange(200) * 0.5, [inputs]), "refined")
     observed = prepared.scales.standard_states(states)
-    held = [int(np.flatnonzero(np.isclose(observed, row).all(axis=1))[0]) for row in problem.held_windows.targets[:, 0]]
-    runs = np.split(np.sort(held), np.flatnonzero(np.diff(np.sort(held)) > 1) + 1)
-    assert [len(run) for run in runs] == [5] * 8
+
+    def intervals(windows):
+        """Numbers of the intervals of the series that windows cover, by the observations at their ends."""
+        found = set()
+        for targets, weights in zip(windows.targets.numpy(), windows.weights.numpy(), strict=True):
+            rows = targets[weights.sum(axis=1) > 0]
+            place = [int(np.flatnonzero(np.isclose(observed, row).all(axis=1))[0]) for row in rows]
+            found |= set(range(min(place), max(place)))
+        return found
+
+    seen, held = intervals(problem.windows), intervals(problem.held_windows)
+    assert not seen & held and len(seen | held) == 199
+    assert len(problem.held_rows.slopes) == len(held) and 20 <= len(held) <= 60

@@ -117,7 +117,8 @@ ALLOWED: dict[str, set[str]] = {
     "skode._latent": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     "skode.objectives": TYPES | {"skode._dynamics", "skode._latent", "skode.fields", "skode.integrate"},
     # where they meet
-    "skode._problem": TYPES | {"skode._dynamics", "skode._prepare", "skode._prepared", "skode.objectives"},
+    "skode._problem": TYPES
+    | {"skode._dynamics", "skode._prepare", "skode._prepared", "skode._ties", "skode.objectives"},
     "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepared"},
     "skode._readers": TYPES | PARTS | {"skode._capacity", "skode._parallel", "skode._refit"},
     "skode._additive": TYPES

@@ -339,7 +339,7 @@ def test_fewer_folds_than_asked_for_are_reported():
 
 def test_without_folds_the_strength_nearest_to_the_default_is_taken():
     one = X[:5], Y[:5], GROUPS[:5]
-    with pytest.warns(UserWarning, match="needs two groups, or a trajectory of 8 rows; got less"):
+    with pytest.warns(UserWarning, match="needs two groups, or a series of 8 rows; got less"):
         model = fit(*one, cv=None, alphas=[1.0, 0.03, 0.001], max_iter=5)
     assert model.alpha_ == 0.03 and (model.target_alphas_ == 0.03).all()
     assert set(model.cv_results_["fold_kind"]) == {"none"}

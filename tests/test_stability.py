@@ -170,7 +170,7 @@ def test_steady_states_reach_every_half(halves_seen):
 
 
 def test_data_that_cannot_be_halved_are_fitted_from_several_seeds():
-    with pytest.warns(UserWarning, match="needs two groups, or a trajectory of 8 rows"):
+    with pytest.warns(UserWarning, match="needs two groups, or a series of 8 rows"):
         model = fit(QUICK, X[:4], Y[:4], GROUPS[:4])
     assert model.n_halves_ == 4
 
