@@ -109,8 +109,9 @@ def identifiability(prepared: Prepared, variable_of_source: tuple[int, ...]) -> 
         left[taken] = unexplained(z, _folds(rows))
         tied[taken] = _largest_correlation(z)
         states = taken < d * order
-        apart = _distance_of_passes(rows._replace(z=z[:, states])) if states.sum() > 1 else np.inf
-        cycle = bool(apart <= allowance[taken[states]].mean())
+        if states.sum() > 1:
+            apart = _distance_of_passes(rows._replace(z=z[:, states]))
+            cycle = bool(apart <= allowance[taken[states]].mean())
     share = np.where(varies, np.minimum(0.5 if cycle else 1.0, left / (2 * allowance)), 0.0)
 
     # A variable of two sources, position and velocity, is told by the better of them.
