@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skode._alignment import Alignment
 from skode._compact import compact, expand
-from skode._driven import drive
+from skode._driven import changing_inputs, drive
 from skode._fitted import Fitted
 from skode._layout import Layout
 from skode._parameters import available_device
@@ -164,7 +164,7 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
         start, times = np.atleast_2d(as_numbers(x0, "x0")), as_numbers(t, "t")
         if not times.size:
             raise ValueError(f"t must hold some times; got shape {times.shape}. Pass the elapsed times to simulate to.")
-        driven = None if inputs is None else _changing(as_numbers(inputs, "inputs"), start, times)
+        driven = None if inputs is None else changing_inputs(as_numbers(inputs, "inputs"), start, times)
         given = inputs if driven is None else driven[:, 0]
         X = np.asarray(make_questions(start, times, given), dtype=np.float64)
         if X.shape[1] != layout.n_columns and not layout.time_only:
@@ -327,18 +327,3 @@ def _told(answers: Answers) -> Answers:
             stacklevel=4,
         )
     return answers
-
-
-def _changing(inputs: FloatArray, start: FloatArray, times: FloatArray) -> FloatArray | None:
-    """Inputs that change, (trajectory, time, m); None where they are constant."""
-    n, n_times = len(start), times.shape[-1] if times.ndim else 1
-    if n == 1 and inputs.ndim == 2 and len(inputs) == n_times > 1:
-        return inputs[None]
-    if inputs.ndim < 3:
-        return None
-    if inputs.ndim > 3 or inputs.shape[:2] != (n, n_times):
-        raise ValueError(
-            f"inputs that change must have shape ({n}, {n_times}, m), for {n} initial states and {n_times} times; got "
-            f"{inputs.shape}. Pass one row of inputs per initial state and time."
-        )
-    return inputs

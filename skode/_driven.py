@@ -10,6 +10,37 @@ from skode._predict import Answers, Questions, solve_batch
 from skode._typing import FloatArray
 
 
+def changing_inputs(inputs: FloatArray, start: FloatArray, times: FloatArray) -> FloatArray | None:
+    """Read the inputs of a simulation.
+
+    Parameters
+    ----------
+    inputs : array (trajectory, m), (m,) or (trajectory, time, m); for one trajectory also (time, m)
+    start : array (trajectory, column)
+    times : array (time,) or (trajectory, time)
+
+    Returns
+    -------
+    array (trajectory, time, m), or None where inputs are constant
+
+    Raises
+    ------
+    ValueError
+        If inputs that change are not one row per trajectory and time.
+    """
+    n, n_times = len(start), times.shape[-1] if times.ndim else 1
+    if n == 1 and inputs.ndim == 2 and len(inputs) == n_times > 1:
+        return inputs[None]
+    if inputs.ndim < 3:
+        return None
+    if inputs.ndim > 3 or inputs.shape[:2] != (n, n_times):
+        raise ValueError(
+            f"inputs that change must have shape ({n}, {n_times}, m), for {n} initial states and {n_times} times; got "
+            f"{inputs.shape}. Pass one row of inputs per initial state and time."
+        )
+    return inputs
+
+
 def drive(
     fitted: Fitted,
     start: FloatArray,

@@ -14,7 +14,7 @@ from skode._typing import BoolArray, IntArray
 SHORTEST = 4
 """Rows per block of time: fewer tell hardly anything of a slope."""
 MOST_BLOCKS = 8
-"""Blocks into which a half-sample cuts a trajectory: 35 ways to halve a single one, none of them short."""
+"""Blocks into which a half-sample cuts a series: 35 ways to halve a single one, none of them short."""
 
 
 class Folds(NamedTuple):
