@@ -26,6 +26,7 @@ from skode._prepared import Prepared
 from skode._problem import Problem, Starts, build_problem
 from skode._ranking import rank
 from skode._reach import Forecasts, reach
+from skode._scales import near_box
 from skode._stage import Options
 from skode._start_velocity import StartVelocity, fit_start_velocity
 from skode._steady import SteadyRows
@@ -33,7 +34,7 @@ from skode._strengths import strengths
 from skode._train import Trained
 from skode._trajectories import Trajectories
 from skode._typing import FloatArray
-from skode.fields import AbstractField, PerTargetField, SharedField
+from skode.fields import AbstractField, PerTargetField, SharedField, hold
 from skode.penalties import AbstractPenalty
 from skode.prior import EdgeRules, PriorKnowledge
 from skode.recipe import RECIPES, Stage
@@ -308,7 +309,7 @@ def fitted_model(
     failed = any(bool(report.failed[0]) for report in trained.history.values())
     done = all(bool(report.converged[0]) for report in trained.history.values())
     return Fitted(
-        field=dynamics.field,
+        field=hold(dynamics.field, *near_box(prepared.scales, dynamics.field.n_sources)),
         scales=prepared.scales,
         time_dependent=dynamics.time_dependent,
         weights={name: value[0].cpu().numpy() for name, value in weights.items()},

@@ -15,7 +15,7 @@ from skode._parallel import one_torch_thread
 from skode._parts import train_in_parts
 from skode._prepared import Prepared
 from skode._problem import Problem, forecasts, longest
-from skode._scales import Scales
+from skode._scales import WIDER, Scales
 from skode._stage import Options
 from skode._train import Trained
 from skode._typing import BoolArray, FloatArray, Weights
@@ -26,11 +26,6 @@ from skode.recipe import REACH
 
 HORIZON = max(REACH)
 """Intervals that the training data are forecast; on an attractor errors have long grown as far as they can."""
-WIDER = 1.5
-"""How far a forecast may leave the box of the data: this many times its half-width from its centre. Attractors hold
-forecasts inside: of 35 fits of ten chaotic and ten other systems one reached 1.42 and the others 1.34. Of 60 fits to
-two to six trajectories with noise of 0 to 50 % sixteen went further; longer windows made thirteen of them forecast
-better from noisy starts, by a fifth on average, and none worse."""
 COARSE = 2.0
 """Steps are this much longer than those of predictions; errors of 1e-3 tell as well who leaves."""
 

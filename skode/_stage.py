@@ -8,13 +8,15 @@ from functools import partial
 
 import torch
 
+from skode._alike import Alike, together, who_are_alike
 from skode._constraints import Constraints
 from skode._curvature import MatchingCurvature, start_curvature
-from skode._dynamics import Dynamics
+from skode._dynamics import Dynamics, tensor
 from skode._problem import Problem
+from skode._scales import widened_box
 from skode._typing import Weights
 from skode.fields import PerTargetField
-from skode.integrate import Compressed, compress, double_step
+from skode.integrate import Compressed, double_step
 from skode.objectives import (
     Rows,
     Windows,
@@ -43,6 +45,9 @@ FIRST = 5
 """Intervals of a window, if it is well sampled, on which the steps of its solve are chosen."""
 STIFFNESS = 5.0
 """How much more a jump between two windows costs than an error of the same size at an observation."""
+MOST_ERROR = 100.0
+"""Most that a held-out window counts for each target, in units of the error of a state that stays where it was: ten
+times as far off is no better than no solution, and one such window should not hide what becomes of the others."""
 SHIFT = "start.shift"
 """Name of the corrections of window starts among the parameters of a stage."""
 
@@ -96,10 +101,10 @@ class StageLosses:
         self.alpha, self.adaptive, self.frozen, self.options = alpha, adaptive, frozen, options
         self.strength = alpha.clamp_max(stage.most)
         self.shuffle = torch.Generator().manual_seed(0)
-        self.n_steps: list[int] = []  # of every model
+        self.alike: list[Alike] = []
+        self.n_cut = 0  # times of windows that do not count, of all models
         self.weight_decay: float | torch.Tensor = options.weight_decay
         self.n_checks = 0
-        self.compressed: dict[int, Compressed | None] = {}  # by the number of steps
 
     @property
     def can_validate(self) -> bool:
@@ -112,7 +117,7 @@ class StageLosses:
         if self.stage.objective == "match":
             return params
         windows = self.problem.windows if self.stage.objective == "windows" else self.problem.trajectories
-        self.n_steps = self._grid(params, windows)
+        self.alike = self._alike(params, windows)
         if not self.stage.corrects or (self.stage.objective == "trajectory" and self.options.initial_exact):
             return params
         n_models = self.alpha.shape[0]
@@ -206,7 +211,7 @@ class StageLosses:
         if self.stage.objective == "windows":
             states = self._solutions(weights, problem.held_windows, self._starts(problem.held_windows, None))
             errors = window_errors(states, problem.held_windows, problem.shooting)[..., problem.moving]
-            return errors.sum(-1).nan_to_num(nan=torch.inf)
+            return errors.sum(-1).nan_to_num(nan=torch.inf).clamp_max(MOST_ERROR * len(problem.moving))
         loss = matching_loss(self.dynamics.field, weights, problem.held_rows, problem.matching)
         total = loss[:, problem.moving].sum(-1).nan_to_num(nan=torch.inf)
         if self.stage.press == "none":
@@ -234,15 +239,14 @@ class StageLosses:
         """Loss of all models, side by side those that ask for equal steps.  # (model, target)"""
         start = self._starts(windows, shift)
 
-        def loss(weights: Weights, some: torch.Tensor, n_steps: int) -> torch.Tensor:
-            rows = self._compressed(windows, n_steps, len(some))
-            states = self._solved(weights, windows, some, n_steps, rows)
-            data = window_loss(states, windows, scale, rows)
+        def loss(weights: Weights, some: torch.Tensor, who: Alike) -> torch.Tensor:
+            states = self._solved(weights, who.windows, some, who.n_steps, who.rows)
+            data = window_loss(states, who.windows, scale, who.rows)
             if not self.ties:
                 return data
-            return data + STIFFNESS * seam_loss(window_ends(states, rows), some, windows, scale)
+            return data + STIFFNESS * seam_loss(window_ends(states, who.rows), some, who.windows, scale)
 
-        return self._by_grid(loss, weights, start)
+        return together(loss, self.alike, weights, start)
 
     @property
     def ties(self) -> bool:
@@ -258,10 +262,37 @@ class StageLosses:
     def _solutions(self, weights: Weights, windows: Windows, start: torch.Tensor) -> torch.Tensor:
         """Solutions of all models at the observation times.  # (model, window, time, state)"""
 
-        def solve(weights: Weights, some: torch.Tensor, n_steps: int) -> torch.Tensor:
-            return self._solved(weights, windows, some, n_steps, None)
+        def solve(weights: Weights, some: torch.Tensor, who: Alike) -> torch.Tensor:
+            return self._solved(weights, windows, some, who.n_steps, None)
 
-        return self._by_grid(solve, weights, start)
+        return together(solve, self.alike, weights, start)
+
+    def _alike(self, params: Weights, windows: Windows) -> list[Alike]:
+        """Choose steps for every model, and cut its windows where its solutions leave the box of predictions.
+
+        What comes after has no gradient by which a field that runs away could be called back, and would hold up all
+        else. A field that runs away everywhere is left as it is, and fails.
+        """
+        weights = self._masked(self.penalty.weights(self.dynamics.field, params))
+        size, n_windows = windows.times.shape[1], len(windows.start)
+        low, high = (tensor(edge, windows.start) for edge in widened_box(self.dynamics.scales))
+        n_steps, n_times = [], []
+        for model in range(len(self.alpha)):
+            own = {name: value[model : model + 1] for name, value in weights.items()}
+            n, seen = self._grid(own, windows), windows.after.new_full((n_windows,), size)
+            if self.stage.objective == "windows":
+                with torch.no_grad():
+                    states = self._solved(own, windows, windows.start.unsqueeze(0), n, None)[0]
+                inside = ((states >= low) & (states <= high)).all(dim=-1)
+                inside[:, 0] = True
+                found = inside.long().cumprod(dim=1).sum(dim=1)
+                if bool((found > 1).any()) and bool((found < size).any()):
+                    n, seen = self._grid(own, windows.cut(found)), found
+            n_steps.append(n)
+            n_times.append(seen)
+        every = torch.stack(n_times)
+        self.n_cut = int((size - every).sum())
+        return who_are_alike(n_steps, every, windows, compressed=self.options.method == "rk4", ends=self.ties)
 
     def _solved(
         self, weights: Weights, windows: Windows, start: torch.Tensor, n_steps: int, rows: Compressed | None
@@ -269,51 +300,23 @@ class StageLosses:
         method = self.options.method
         return solve_windows(self.dynamics, weights, windows, start, n_steps=n_steps, method=method, compressed=rows)
 
-    def _by_grid(
-        self, compute: Callable[[Weights, torch.Tensor, int], torch.Tensor], weights: Weights, start: torch.Tensor
-    ) -> torch.Tensor:
-        """Compute (weights, start, n_steps) for models that ask for equal steps, and put them in their order."""
-        grids = sorted(set(self.n_steps))
-        if len(grids) == 1:
-            return compute(weights, start, grids[0])
-        members = [[k for k, n in enumerate(self.n_steps) if n == grid] for grid in grids]
-        parts = []
-        for grid, some in zip(grids, members, strict=True):
-            parts.append(compute({name: value[some] for name, value in weights.items()}, start[some], grid))
-        order = torch.as_tensor(sum(members, [])).argsort()
-        return torch.cat(parts)[order.to(start.device)]
-
-    def _compressed(self, windows: Windows, n_steps: int, n_models: int) -> Compressed | None:
-        """What stands for the observations of the windows of this stage, made once; None where it does not pay."""
-        if self.options.method != "rk4":
-            return None
-        if n_steps not in self.compressed:
-            parts = windows.times, windows.targets, windows.weights
-            self.compressed[n_steps] = compress(*parts, n_steps, ends=self.ties, n_models=n_models)
-        return self.compressed[n_steps]
-
     def _minibatch(self, rows: Rows) -> Rows:
         n_rows = rows.slopes.shape[0]
         if n_rows <= 2 * MINIBATCH or self.stage.second_order:
             return rows
         return rows.select(torch.randint(n_rows, (MINIBATCH,), generator=self.shuffle).to(rows.slopes.device))
 
-    def _grid(self, params: Weights, windows: Windows) -> list[int]:
-        """Steps per solve of every model: as many as states need to stand still, at first one per datum.
+    def _grid(self, weights: Weights, windows: Windows) -> int:
+        """Steps per solve of one model: as many as states need to stand still, at first one per datum.
 
         Of long windows the first part tells: a solution that later runs away never stands still.
         """
-        weights = self._masked(self.penalty.weights(self.dynamics.field, params))
         n_intervals = windows.times.shape[1] - 1
         short = FIRST * self.problem.oversampling
         if self.stage.objective == "windows" and n_intervals > short:
             first = windows._replace(times=windows.times[:, : short + 1])
-            return [-(-n * n_intervals // short) for n in self._grid(params, first)]
+            return -(-self._grid(weights, first) * n_intervals // short)
         n_times = max(2, -(-n_intervals // self.problem.oversampling))
-        found = []
-        for model in range(len(self.alpha)):
-            own = {name: value[model : model + 1] for name, value in weights.items()}
-            slope = self.dynamics.slope(own, windows.inputs, windows.origin).value
-            start, most = windows.start.unsqueeze(0), LARGEST_GRID * max(2, n_intervals)
-            found.append(double_step(slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=most))
-        return [one.n_steps for one in found]
+        slope = self.dynamics.slope(weights, windows.inputs, windows.origin).value
+        start, most = windows.start.unsqueeze(0), LARGEST_GRID * max(2, n_intervals)
+        return double_step(slope, start, windows.times, STEP_TOLERANCE, n_steps=n_times, max_steps=most).n_steps

@@ -26,6 +26,8 @@ from skode.solvers import Solved, prox_adam
 
 ADAM_PER_EVALUATION = 3
 """Iterations of Adam in place of which L-BFGS evaluates the loss once; it is nearer to the minimum then."""
+ROUNDS = 3
+"""How often windows are tried that solutions did not reach the end of."""
 PATIENCE = 10
 """Checks of the last stage, half of all, without a better forecast of what is held out, after which a model is done."""
 ADAPTIVE_FLOOR = 0.02
@@ -160,9 +162,21 @@ def train(
 
 
 def _solve(losses: StageLosses, params: Weights) -> Solved:
-    """Run the solver on one stage; its parameters come back with the support applied."""
+    """Run the solver on one stage, again where windows were cut that fields follow further now."""
+    solved = _solve_from(losses, losses.start(params))
+    for _ in range(ROUNDS - 1):
+        cut = losses.n_cut
+        begin = losses.start(solved.params) if cut else params
+        if losses.n_cut >= cut:
+            break
+        solved = _solve_from(losses, begin)
+    return solved
+
+
+def _solve_from(losses: StageLosses, begin: Weights) -> Solved:
+    """Run the solver on one stage once; its parameters come back with the support applied."""
     stage, options, problem = losses.stage, losses.options, losses.problem
-    begin, n_iter = losses.start(params), max(1, round(stage.share * options.max_iter))
+    n_iter = max(1, round(stage.share * options.max_iter))
     validate = losses.held_out if losses.can_validate else None
     unit = float(len(problem.moving))
     with few_threads(losses.dynamics.field, problem, len(losses.alpha)):

@@ -49,6 +49,17 @@ class Windows(NamedTuple):
         some = self._replace(after=after)
         return Windows(*(part[index] for part in some))
 
+    def cut(self, n_times: torch.Tensor) -> Windows:
+        """The first so many times of every window, at least one; one that ends early is not tied to what follows."""
+        size = self.times.shape[1]
+        inside = torch.arange(size, device=n_times.device) < n_times[:, None]
+        last = self.times.gather(1, (n_times - 1)[:, None])
+        return self._replace(
+            times=torch.where(inside, self.times, last),
+            weights=self.weights * inside.unsqueeze(-1),
+            after=torch.where(n_times < size, -1, self.after),
+        )
+
 
 def matching_scale(rows: Rows) -> torch.Tensor:
     """Zero-model loss of every target.  # (target,)"""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skode import SparseNODERegressor, from_trajectories
-from skode import _stage as stage_module
+from skode import _alike as alike_module
 from skode._dynamics import Dynamics
 from skode._latent import latent_pays
 from skode._scales import Scales
@@ -198,11 +198,11 @@ def test_a_fit_is_the_same_with_and_without(field, training, monkeypatch):
         asked.append(compress(*args, **kwargs))
         return asked[-1]
 
-    monkeypatch.setattr(stage_module, "compress", counted)
+    monkeypatch.setattr(alike_module, "compress", counted)
     short = SparseNODERegressor(**options, max_iter=20, tol=1).fit(X, y, groups=groups)
     assert asked
     assert all(found is not None for found in asked)
-    monkeypatch.setattr(stage_module, "compress", lambda *args, **kwargs: None)
+    monkeypatch.setattr(alike_module, "compress", lambda *args, **kwargs: None)
     full = SparseNODERegressor(**options, max_iter=20, tol=1).fit(X, y, groups=groups)
     np.testing.assert_allclose(short.predict(X), full.predict(X), rtol=1e-6, atol=1e-8)
 
@@ -216,7 +216,7 @@ def test_ends_are_read_where_windows_follow_each_other_alone(monkeypatch):
         asked.add(kwargs["ends"])
         return compress(*args, **kwargs)
 
-    monkeypatch.setattr(stage_module, "compress", noted)
+    monkeypatch.setattr(alike_module, "compress", noted)
     options = {"penalty": None, "max_iter": 20, "tol": 1, "random_state": 0}
     SparseNODERegressor(**options, training="trajectory").fit(X, y, groups=groups)
     assert asked == {False}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from skode._typing import Weights
-from skode.fields import ACTIVATIONS, AbstractField, PerTargetField, SharedField
+from skode.fields import ACTIVATIONS, AbstractField, HeldField, PerTargetField, SharedField, hold
 
 VARIABLES = (0, 1, 2, 0, 3)
+LOW, HIGH = (-0.4, -1.1, -torch.inf, -0.2, -1.0), (0.3, torch.inf, torch.inf, 0.9, 1.3)
 FIELDS: dict[str, AbstractField] = {
     "per_target": PerTargetField(3, 5, (4,), "tanh", VARIABLES),
     "per_target_deep": PerTargetField(3, 5, (4, 3), "softplus", VARIABLES),
     "per_target_bilinear": PerTargetField(3, 5, (4,), "silu", VARIABLES, n_bilinear=2),
+    "held": HeldField(3, 5, (4,), "silu", VARIABLES, n_bilinear=2, low=LOW, high=HIGH),
     "shared": SharedField(3, 5, (4,), "tanh", VARIABLES),
     "shared_deep": SharedField(3, 5, (6, 4), "elu", VARIABLES),
     "residual": SharedField(3, 5, (4,), "tanh", VARIABLES, linear_skip=True),
@@ -159,3 +162,20 @@ def test_same_seed_gives_the_same_weights_in_both_precisions(field: AbstractFiel
     for name, tensor in double.items():
         assert torch.equal(tensor, again[name])
         assert torch.equal(tensor.float(), single[name])
+
+
+def test_products_that_are_held_read_the_nearest_sources_between_the_edges_and_all_else_reads_on() -> None:
+    free = PerTargetField(3, 5, (4,), "tanh", VARIABLES, n_bilinear=2)
+    field, weights, z = hold(free, np.array(LOW), np.array(HIGH)), draw(free, n_models=2), 3.0 * points()
+    nearest = torch.as_tensor(np.clip(z.numpy(), LOW, HIGH))
+    assert not torch.equal(nearest, z)
+    alone = {name: torch.zeros_like(w) if name in ("P", "R") else w for name, w in weights.items()}
+    expected = free(alone, z) + free(weights, nearest) - free(alone, nearest)
+    torch.testing.assert_close(field(weights, z), expected)
+    torch.testing.assert_close(field.bind(weights).evaluate(z).slopes, expected)
+    torch.testing.assert_close(field(weights, nearest), free(weights, nearest))
+
+
+def test_fields_without_products_are_not_held() -> None:
+    for field in (PerTargetField(3, 5, (4,), "tanh", VARIABLES), SharedField(3, 5, (4,), "tanh", VARIABLES)):
+        assert hold(field, np.array(LOW), np.array(HIGH)) is field

@@ -14,7 +14,7 @@ from skode import SparseNODERegressor, from_trajectories
 from skode._predict import Questions, predict_batch
 from skode._typing import FloatArray, IntArray
 from skode.datasets import SimulatedSystem, make_hill_network, make_lorenz96
-from skode.fields import ACTIVATIONS, AbstractField, PackedField, PerTargetField, SharedField, _points
+from skode.fields import ACTIVATIONS, AbstractField, HeldField, PackedField, PerTargetField, SharedField, _points
 from skode.fields._points import LARGEST
 from skode.integrate import NumpySteps, TorchSteps, trace
 
@@ -25,6 +25,8 @@ FIELDS: dict[str, AbstractField] = {
     **{f"shared_{name}": SharedField(3, 5, (6, 4), name, VARIABLES) for name in ACTIVATIONS},
     "per_target_bilinear": PerTargetField(3, 5, (4,), "tanh", VARIABLES, n_bilinear=2),
     "per_target_deep": PerTargetField(3, 5, (4, 3, 5), "silu", VARIABLES, n_bilinear=2),
+    "held": HeldField(3, 5, (4,), "tanh", VARIABLES, n_bilinear=2, low=(-5.0,) * 5, high=(-1.0, 2.0, 3.0, 4.0, 5.0)),
+    "held_deep": HeldField(3, 5, (4, 3), "silu", VARIABLES, n_bilinear=2, low=(-np.inf,) * 5, high=(2.0,) * 5),
     "residual": SharedField(3, 5, (4,), "tanh", VARIABLES, linear_skip=True),
     "residual_deep": SharedField(3, 5, (4, 6), "elu", VARIABLES, linear_skip=True),
 }

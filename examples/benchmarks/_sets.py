@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _attractors import ATTRACTORS, sample_attractor
 from _polynomial import CUBIC, POLYNOMIAL
 
 from skode import SteadyStates
@@ -247,6 +248,21 @@ def chaos(system: str, _: int, folder: Path | None) -> BenchmarkSet | None:
     )
 
 
+def attractor(system: str, seed: int, _: Path | None) -> BenchmarkSet:
+    """A chaotic system of our own writing, sampled as those of the file."""
+    found = sample_attractor(system, 0.05, seed)
+    return BenchmarkSet(
+        f"attractor-{system}",
+        list(found.states),
+        list(found.times),
+        found.truth,
+        test=found.test,
+        test_times=found.test_times,
+        horizon=found.period * (1 + 1e-5),
+        period=found.period,
+    )
+
+
 def sim350(form: str, _: int, folder: Path | None) -> BenchmarkSet | None:
     """350 genes, 140 trajectories x 5 times; only genes that are not constant inputs are compared as targets."""
     path = _file(folder, "sim_grn/sim350.npz")
@@ -310,11 +326,15 @@ SETS: dict[str, Maker] = {
     **{f"sampling-{often}-{system}": partial(sampling, system, often) for often in (1, 10) for system in SAMPLED},
     **{f"dream4-{form}-{k}": partial(dream4, k, form) for form in ("series", "inputs", "knockouts") for k in (1, 2, 3)},
     **{f"chaos-{system}": partial(chaos, system) for system in CHAOTIC},
+    **{f"attractor-{system}": partial(attractor, system) for system in ATTRACTORS},
     **{f"sim350-{form}": partial(sim350, form) for form in ("clean", "noise05")},
 }
 """Name -> function of a seed and of the folder of sets that do not ship, which gives None where the set is absent."""
 
-FAMILIES = ("polynomial", "sampling-10", "sampling-1", "chaos", "dream4-series", "dream4-inputs", "dream4-knockouts")
+FAMILIES = (
+    *("polynomial", "sampling-10", "sampling-1", "chaos", "attractor"),
+    *("dream4-series", "dream4-inputs", "dream4-knockouts"),
+)
 """Sets whose names begin so are also averaged."""
 
 

@@ -7,6 +7,7 @@ from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
 from skode.fields._chain import Chain, Gradient, Layer, Maps
 from skode.fields._folding import Folding
 from skode.fields._points import PointNets
+from skode.fields.held import HeldField, hold
 from skode.fields.packed import PackedField
 from skode.fields.per_target import PerTargetField
 from skode.fields.shared import SharedField
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluated",
     "Folding",
     "Gradient",
+    "HeldField",
     "Layer",
     "Maps",
     "PackedField",
@@ -28,4 +30,5 @@ __all__ = [
     "PointNets",
     "SharedField",
     "Tensors",
+    "hold",
 ]

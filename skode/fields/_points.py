@@ -12,6 +12,7 @@ from skode.fields._activations import ACTIVATIONS
 
 AtPoints = Callable[[FloatArray], Any]
 """(out) -> None: puts slopes into out (sample, target)."""
+Edges = tuple[tuple[float, ...], tuple[float, ...]]
 LARGEST = 2**17
 """Entries of the first layers of all networks from which on the arithmetic takes longer than the calls."""
 
@@ -22,9 +23,9 @@ class PointNets:
     out = gain * (c + K z + W_L s(... s(W_0 z + b_0)) + sum_q (P_q . z)(R_q . z))
 
     All that reads the sources is one product, biases among it, and all that adds up to slopes is another: zeros
-    between the networks cost less than a call for each. Products are of a matrix and a vector, sample after sample, so
-    that a sample's slopes are the same to the last bit, whichever others are there. They are those of the torch fields
-    up to rounding.
+    between the networks cost less than a call for each. P and R read the sources as far as ``edges``. Products are of a
+    matrix and a vector, sample after sample, so that a sample's slopes are the same to the last bit, whichever others
+    are there. They are those of the torch fields up to rounding.
 
     Parameters
     ----------
@@ -35,9 +36,19 @@ class PointNets:
         Number of hidden layers, one or more.
     gain : array (target,)
         Factor of every slope.
+    edges : pair of tuple of float, optional
+        Lowest and highest value of every source that products read.
     """
 
-    def __init__(self, weights: dict[str, AnyArray], activation: str, n_hidden: int, gain: FloatArray) -> None:
+    def __init__(
+        self,
+        weights: dict[str, AnyArray],
+        activation: str,
+        n_hidden: int,
+        gain: FloatArray,
+        edges: Edges | None = None,
+    ) -> None:
+        self.edges = None if edges is None else [np.append(edge, 1.0) for edge in edges]
         self.act = ACTIVATIONS[activation].in_place
         w = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
         n_nets, width, n_sources = w["W0"].shape
@@ -69,7 +80,7 @@ class PointNets:
         z : array (sample, source + 1)
             Read at every call; the last column is 1.
         """
-        entering, leaving, middle, act = self.entering, self.leaving, self.middle, self.act
+        entering, leaving, middle, act, edges = self.entering, self.leaving, self.middle, self.act, self.edges
         n_first, q = self.first[0] * self.first[1], self.n_products
         before = n_first if middle else 0  # entries in front of the products
         flat = np.empty((len(z), before + q + leaving.shape[1]))
@@ -80,9 +91,16 @@ class PointNets:
         column = hidden.reshape(len(z), *self.first, 1)  # (sample, net, unit, 1)
         read, put, sums = z[..., None], entered[..., None], added[..., None]
 
+        # Products that are held are taken anew, by one road for all samples, so that none depends on another.
+        held = np.empty_like(z)
+        factors, both = entering[before : before + 2 * q], flat[:, before : before + 2 * q, None]
+
         def slopes(out: FloatArray) -> None:
             np.matmul(entering, read, out=put)
             act(hidden)
+            if q and edges is not None:
+                np.clip(z, *edges, out=held)
+                np.matmul(factors, held[..., None], out=both)
             if q:
                 np.multiply(left, right, out=left)
             if middle:
@@ -97,9 +115,11 @@ class PointNets:
         return slopes
 
 
-def point_nets(weights: dict[str, AnyArray], activation: str, n_hidden: int, gain: FloatArray) -> PointNets | None:
+def point_nets(
+    weights: dict[str, AnyArray], activation: str, n_hidden: int, gain: FloatArray, edges: Edges | None = None
+) -> PointNets | None:
     """Networks as ``PointNets`` takes them; None where they are too large to be faster so."""
-    return PointNets(weights, activation, n_hidden, gain) if weights["W0"].size <= LARGEST else None
+    return PointNets(weights, activation, n_hidden, gain, edges) if weights["W0"].size <= LARGEST else None
 
 
 def _with_bias(rows: FloatArray, bias: FloatArray | float = 0.0) -> FloatArray:
