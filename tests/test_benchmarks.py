@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
 from _answers import Answer, runge_kutta, with_forecasts  # noqa: E402
+from _attractors import ATTRACTORS, sample_attractor  # noqa: E402
 from _figures import judge, knockout_figures  # noqa: E402
 from _polynomial import CUBIC, POLYNOMIAL  # noqa: E402
 from _published import fit_published  # noqa: E402
@@ -162,6 +163,32 @@ def test_polynomial_systems_are_drawn_anew_for_every_seed():
         assert not np.allclose(one.slope(0.0, at, None), two.slope(0.0, at, None)), name
 
 
+@pytest.mark.parametrize("name", ATTRACTORS)
+def test_the_graph_of_an_attractor_is_its_jacobian(name):
+    system = ATTRACTORS[name]
+    d, step = len(system.start), 1e-6
+    assert len(system.acts) == d
+    points = np.array(system.start) + np.random.default_rng(0).normal(size=(40, d))
+    moves = np.zeros((d, d), bool)
+    for j, unit in enumerate(np.eye(d)):
+        ahead, behind = (np.array([system.slope(*(x + s * step * unit)) for x in points]) for s in (1, -1))
+        moves[:, j] = (np.abs(ahead - behind) > 1e-11).any(axis=0)
+    assert ["".join(str(j) for j in np.flatnonzero(row)) for row in moves] == list(system.acts)
+
+
+def test_an_attractor_is_sampled_as_those_of_the_file():
+    clean, noisy, other = (sample_attractor("Rucklidge", *draw) for draw in ((0.0, 1), (0.05, 1), (0.05, 2)))
+    assert clean.states.shape == (20, 40, 3) and clean.test.shape == (10, 61, 3)
+    assert (clean.times[:, 0] == 0).all() and (np.diff(clean.times) > 0).all()
+    assert clean.times.max() < 2 * clean.period and clean.test_times[-1] == pytest.approx(3 * clean.period)
+    np.testing.assert_array_equal(clean.times, noisy.times)
+    spread = (noisy.states - clean.states).std(axis=(0, 1)) / clean.test.std(axis=(0, 1))
+    np.testing.assert_allclose(spread, 0.05, rtol=0.2)
+    assert not np.isin(other.test[:, 0], noisy.test[:, 0]).any()
+    crossings = (np.diff(np.sign(clean.test[..., 0] - clean.test[..., 0].mean()), axis=1) != 0).sum(axis=1)
+    assert 2 <= crossings.mean() <= 12  # three periods
+
+
 def test_integral_sindy_finds_a_law_that_its_library_holds():
     data = SETS["polynomial-lotka-volterra"](1, None)
     answer = sindy_integral(data, 0)
@@ -178,7 +205,7 @@ def test_linear_regressions_rank_self_decay_first(method, middle):
 
 def test_every_set_has_a_family():
     assert {family_of(name) for name in SETS} == {
-        *("lorenz96", "hill", "many", "oscillators", "decays", "dense", "polynomial", "chaos", "sim350"),
+        *("lorenz96", "hill", "many", "oscillators", "decays", "dense", "polynomial", "chaos", "attractor", "sim350"),
         *("dream4-series", "dream4-inputs", "dream4-knockouts", "sampling-1", "sampling-10"),
     }
 
