@@ -107,6 +107,6 @@ def near_box(scales: Scales, n_sources: int) -> FloatArray:
     """Edges of the training box widened by half, in standard units; none but for moving states.  # (2, source)"""
     edges = np.tile(np.array([[-np.inf], [np.inf]]), n_sources)
     centre, half = 0.5 * (scales.low + scales.high), 0.5 * (scales.high - scales.low)
-    far = np.where(np.tile(scales.moving, scales.order), WIDER * half, np.inf)
+    far = np.where(np.tile(scales.moving, scales.order), WIDER * np.maximum(half, 1.0), np.inf)
     edges[:, : len(half)] = centre - far, centre + far
     return edges

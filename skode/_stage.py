@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -43,11 +42,10 @@ LARGEST_GRID = 16
 """Most steps per observation in a training solve."""
 FIRST = 5
 """Intervals of a window, if it is well sampled, on which the steps of its solve are chosen."""
+TRIES = 3
+"""How often steps are chosen for windows that are cut, and windows cut that are too long for these."""
 STIFFNESS = 5.0
 """How much more a jump between two windows costs than an error of the same size at an observation."""
-MOST_ERROR = 100.0
-"""Most that a held-out window counts for each target, in units of the error of a state that stays where it was: ten
-times as far off is no better than no solution, and one such window should not hide what becomes of the others."""
 SHIFT = "start.shift"
 """Name of the corrections of window starts among the parameters of a stage."""
 
@@ -102,9 +100,17 @@ class StageLosses:
         self.strength = alpha.clamp_max(stage.most)
         self.shuffle = torch.Generator().manual_seed(0)
         self.alike: list[Alike] = []
-        self.n_cut = 0  # times of windows that do not count, of all models
+        self.cut_share: list[float] = []  # of every model, share of the times of its windows that do not count
         self.weight_decay: float | torch.Tensor = options.weight_decay
         self.n_checks = 0
+
+    def only(self, model: int) -> StageLosses:
+        """The same stage for one of the models."""
+        one = slice(model, model + 1)
+        frozen = {name: value if len(value) == 1 else value[one] for name, value in self.frozen.items()}
+        adaptive = None if self.adaptive is None else self.adaptive[one]
+        given = self.stage, self.dynamics, self.penalty, self.problem
+        return StageLosses(*given, self.alpha[one], adaptive, frozen, self.options)
 
     @property
     def can_validate(self) -> bool:
@@ -187,9 +193,13 @@ class StageLosses:
         if SHIFT not in params:
             return matching
 
-        solve = partial(self._solutions, self._masked(weights), problem.windows)
-        start = self._starts(problem.windows, params[SHIFT])
-        starts = start_curvature(solve, start, problem.windows, problem.shooting, STIFFNESS)
+        def bends(weights: Weights, start: torch.Tensor, who: Alike) -> torch.Tensor:
+            def solve(some: torch.Tensor) -> torch.Tensor:
+                return self._solved(weights, who.windows, some, who.n_steps, None)
+
+            return start_curvature(solve, start, who.windows, problem.shooting, STIFFNESS)
+
+        starts = together(bends, self.alike, self._masked(weights), self._starts(problem.windows, params[SHIFT]))
 
         def inverse(gradient: Weights) -> Weights:
             moved = matching({name: value for name, value in gradient.items() if name != SHIFT})
@@ -211,7 +221,7 @@ class StageLosses:
         if self.stage.objective == "windows":
             states = self._solutions(weights, problem.held_windows, self._starts(problem.held_windows, None))
             errors = window_errors(states, problem.held_windows, problem.shooting)[..., problem.moving]
-            return errors.sum(-1).nan_to_num(nan=torch.inf).clamp_max(MOST_ERROR * len(problem.moving))
+            return errors.sum(-1).nan_to_num(nan=torch.inf)
         loss = matching_loss(self.dynamics.field, weights, problem.held_rows, problem.matching)
         total = loss[:, problem.moving].sum(-1).nan_to_num(nan=torch.inf)
         if self.stage.press == "none":
@@ -270,29 +280,37 @@ class StageLosses:
     def _alike(self, params: Weights, windows: Windows) -> list[Alike]:
         """Choose steps for every model, and cut its windows where its solutions leave the box of predictions.
 
-        What comes after has no gradient by which a field that runs away could be called back, and would hold up all
-        else. A field that runs away everywhere is left as it is, and fails.
+        What comes after says little of where a field that runs away should turn back, and would hold up all else. A
+        field that runs away everywhere is left as it is, and fails.
         """
         weights = self._masked(self.penalty.weights(self.dynamics.field, params))
-        size, n_windows = windows.times.shape[1], len(windows.start)
-        low, high = (tensor(edge, windows.start) for edge in widened_box(self.dynamics.scales))
-        n_steps, n_times = [], []
+        n_steps, n_times, self.cut_share = [], [], []
+        size = windows.after.new_full((len(windows.start),), windows.times.shape[1])
         for model in range(len(self.alpha)):
             own = {name: value[model : model + 1] for name, value in weights.items()}
-            n, seen = self._grid(own, windows), windows.after.new_full((n_windows,), size)
+            n, seen = self._grid(own, windows), size
             if self.stage.objective == "windows":
-                with torch.no_grad():
-                    states = self._solved(own, windows, windows.start.unsqueeze(0), n, None)[0]
-                inside = ((states >= low) & (states <= high)).all(dim=-1)
-                inside[:, 0] = True
-                found = inside.long().cumprod(dim=1).sum(dim=1)
-                if bool((found > 1).any()) and bool((found < size).any()):
-                    n, seen = self._grid(own, windows.cut(found)), found
+                seen = self._inside(own, windows, n)
+                for _ in range(TRIES if bool((seen > 1).any()) and bool((seen < size).any()) else 0):
+                    cut = windows.cut(seen)
+                    n, before = self._grid(own, cut), seen
+                    seen = torch.minimum(seen, self._inside(own, cut, n))
+                    if torch.equal(seen, before):
+                        break
+            self.cut_share.append(1.0 - float(seen.sum() / size.sum()))
             n_steps.append(n)
-            n_times.append(seen)
-        every = torch.stack(n_times)
-        self.n_cut = int((size - every).sum())
-        return who_are_alike(n_steps, every, windows, compressed=self.options.method == "rk4", ends=self.ties)
+            n_times.append(seen if bool((seen > 1).any()) else size)
+        compressed = self.options.method == "rk4"
+        return who_are_alike(n_steps, torch.stack(n_times), windows, compressed=compressed, ends=self.ties)
+
+    @torch.no_grad()
+    def _inside(self, weights: Weights, windows: Windows, n_steps: int) -> torch.Tensor:
+        """How many times of every window one model's solution stays in the box; the first always counts."""
+        states = solve_windows(self.dynamics, weights, windows, windows.start.unsqueeze(0), n_steps=n_steps)[0]
+        low, high = (tensor(edge, states) for edge in widened_box(self.dynamics.scales))
+        inside = ((states >= low) & (states <= high)).all(dim=-1)
+        inside[:, 0] = True
+        return inside.long().cumprod(dim=1).sum(dim=1)
 
     def _solved(
         self, weights: Weights, windows: Windows, start: torch.Tensor, n_steps: int, rows: Compressed | None

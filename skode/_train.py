@@ -27,7 +27,7 @@ from skode.solvers import Solved, prox_adam
 ADAM_PER_EVALUATION = 3
 """Iterations of Adam in place of which L-BFGS evaluates the loss once; it is nearer to the minimum then."""
 ROUNDS = 3
-"""How often windows are tried that solutions did not reach the end of."""
+"""How often windows are tried whose end solutions did not reach."""
 PATIENCE = 10
 """Checks of the last stage, half of all, without a better forecast of what is held out, after which a model is done."""
 ADAPTIVE_FLOOR = 0.02
@@ -162,15 +162,38 @@ def train(
 
 
 def _solve(losses: StageLosses, params: Weights) -> Solved:
-    """Run the solver on one stage, again where windows were cut that fields follow further now."""
+    """Run the solver on one stage; models with windows that were cut go on, each by itself."""
     solved = _solve_from(losses, losses.start(params))
+    more = [_go_on(losses, solved, model) for model, cut in enumerate(losses.cut_share) if cut]
+    return solved._replace(n_iter=solved.n_iter + max(more, default=0))
+
+
+def _go_on(every: StageLosses, solved: Solved, model: int) -> int:
+    """Solve again for one model as long as it follows its windows further than before; changes ``solved``.
+
+    A model that runs away in most of its windows to the end has failed.
+
+    Returns
+    -------
+    int
+        Iterations.
+    """
+    losses, before, n_iter = every.only(model), every.cut_share[model], 0
+    begin = losses.start({name: value[model : model + 1] for name, value in solved.params.items()})
     for _ in range(ROUNDS - 1):
-        cut = losses.n_cut
-        begin = losses.start(solved.params) if cut else params
-        if losses.n_cut >= cut:
+        now = losses.cut_share[0]
+        if now >= before:
             break
-        solved = _solve_from(losses, begin)
-    return solved
+        again = _solve_from(losses, begin)
+        n_iter += again.n_iter
+        if bool(again.failed[0]):  # the round before stands
+            break
+        for name, value in again.params.items():
+            solved.params[name][model] = value[0]
+        solved.converged[model] = again.converged[0]
+        before, begin = now, losses.start(again.params)
+    solved.failed[model] |= losses.cut_share[0] > 0.5
+    return n_iter
 
 
 def _solve_from(losses: StageLosses, begin: Weights) -> Solved:

@@ -161,7 +161,7 @@ def lbfgs(
             step = length[:, None] * direction
             with torch.enable_grad():
                 there, new = value(x + step, iteration)
-            good = (there <= here + ENOUGH * length * promised) & ~done
+            good = (there <= here + ENOUGH * length * promised) & there.isfinite() & ~done
             past.add(step, torch.where(good[:, None], new - gradient, 0.0), good)
             parabola = -0.5 * promised * length**2 / (there - here - length * promised)
             shorter = torch.maximum(0.1 * length, torch.minimum(0.5 * length, parabola.nan_to_num(nan=0.0)))

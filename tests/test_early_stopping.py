@@ -32,3 +32,17 @@ def test_the_last_parameters_stay_unless_a_check_was_better_by_more_than_a_stand
     best = Best(torch.zeros(2, 1))
     best.offer(torch.zeros(2, 1), parts)
     assert best.end(torch.ones(2, 1), parts + rise).flatten().tolist() == [1.0, 0.0]
+
+
+def test_a_part_that_is_lost_does_not_hide_the_others_and_is_never_gained_by_the_last() -> None:
+    lost = torch.inf
+    best = Best(torch.zeros(3, 1))
+    best.offer(torch.full((3, 1), 1.0), torch.tensor([[lost, 2.0, 2.0], [1.0, 1.0, 1.0], [lost, lost, lost]]))
+    best.offer(torch.full((3, 1), 2.0), torch.tensor([[lost, 1.0, 1.0], [lost, 0.1, 0.1], [lost, lost, lost]]))
+    assert best.vector.flatten().tolist() == [2.0, 1.0, 0.0]
+    best.offer(torch.full((3, 1), 3.0), torch.tensor([[9.0, 9.0, 9.0], [lost, 0.1, 0.1], [lost, lost, lost]]))
+    assert best.vector.flatten().tolist() == [3.0, 1.0, 0.0]
+    last = torch.tensor([[lost, 0.1, 0.1], [lost, 0.9, 0.9], [lost, lost, lost]])
+    assert best.end(torch.full((3, 1), 4.0), last).flatten().tolist() == [3.0, 1.0, 0.0]
+    again = torch.tensor([[8.0, 9.5, 9.5], [1.1, 0.9, 1.0], [lost, lost, lost]])
+    assert best.end(torch.full((3, 1), 5.0), again).flatten().tolist() == [5.0, 5.0, 0.0]

@@ -24,6 +24,7 @@ from skode._problem import forecasts
 from skode._trajectories import as_trajectories
 from skode.datasets import load_mocap, make_dense_linear
 from skode.exceptions import DivergedPredictionWarning
+from skode.fields import HeldField
 
 SMALL = {"hidden_layer_sizes": (4,), "max_iter": 60, "dtype": "float64", "device": "cpu"}
 FLOAT64 = torch.zeros(0, dtype=torch.float64)
@@ -222,3 +223,26 @@ def test_a_model_that_strays_changes_nothing_for_its_neighbours(monkeypatch):
     still = went.index(False)
     for name, value in alone[still].weights.items():
         np.testing.assert_allclose(both[still].weights[name], value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_products_of_a_fit_are_held_at_the_box_of_the_data_widened_by_half(order):
+    times = np.linspace(0.0, 4.0, 25)
+    draw = np.random.default_rng(0)
+    phases = draw.uniform(0, 6, size=8)
+    states = [np.column_stack([np.sin(times + p), np.cos(times + p), np.full(25, p)]) for p in phases]
+    X, y, groups = from_trajectories(states, times, inputs=draw.normal(size=(8, 1)))
+    model = SparseNODERegressor(**{**SMALL, "max_iter": 20}, order=order, n_bilinear=2, field="per_target", tol=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = model.fit(X, y, groups=groups)._fitted
+    field, scales = fitted.field, fitted.scales
+    assert isinstance(field, HeldField)
+    low, high = np.array(field.low), np.array(field.high)
+    free = ~np.isfinite(low)
+    assert free.tolist() == [False, False, True] * order + [True]  # the constant state, and the input
+    assert (free == ~np.isfinite(high)).all()
+    own = np.tile(scales.moving, order)
+    half = 0.5 * (scales.high - scales.low)[own]
+    np.testing.assert_allclose((high - low)[~free], 3.0 * np.maximum(half, 1.0))
+    np.testing.assert_allclose((high + low)[~free], (scales.high + scales.low)[own])

@@ -54,7 +54,7 @@ def _hadley(x: float, y: float, z: float) -> tuple[float, ...]:
 
 
 def _rabinovich_fabrikant(x: float, y: float, z: float) -> tuple[float, ...]:
-    return y * (z - 1 + x * x) + 0.1 * x, x * (3 * z + 1 - x * x) + 0.1 * y, -2 * z * (0.14 + x * y)
+    return y * (z - 1 + x * x) + 0.87 * x, x * (3 * z + 1 - x * x) + 0.87 * y, -2 * z * (1.1 + x * y)
 
 
 def _hindmarsh_rose(x: float, y: float, z: float) -> tuple[float, ...]:
@@ -110,7 +110,7 @@ ATTRACTORS: dict[str, Attractor] = {
         lambda x, y, z: (z + (y - 0.9) * x, 1 - 0.2 * y - x * x, -x - 1.2 * z), ("012", "01", "02"), (1, 3, 2), 60.0
     ),
     "Hadley": Attractor(_hadley, ("012",) * 3, (1.0, 0.0, 0.5), 20.0),
-    "HindmarshRose": Attractor(_hindmarsh_rose, ("012", "01", "02"), (0.1, 0.1, 3.0), 200.0),
+    "HindmarshRose": Attractor(_hindmarsh_rose, ("012", "01", "02"), (0.1, 0.1, 3.0), 1000.0),
     "HyperLu": Attractor(_hyper_lu, ("013", "012", "012", "023"), (5.0, 8.0, 12.0, 21.0), 5.0),
     "Blasius": Attractor(_blasius, ("01", "012", "12"), (5.0, 5.0, 0.0), 60.0),
     "Quadrupole": Attractor(_quadrupole, ("2", "3", "01", "01"), (0.3, 1.1, 0.4, 0.6), 60.0),
@@ -161,4 +161,7 @@ def _solve(system: Attractor, start: np.ndarray, times: np.ndarray) -> np.ndarra
         return system.slope(*x)
 
     span = times[0], times[-1]
-    return solve_ivp(slope, span, start, t_eval=times, method="LSODA", rtol=1e-8, atol=1e-10).y.T
+    solved = solve_ivp(slope, span, start, t_eval=times, method="LSODA", rtol=1e-8, atol=1e-10)
+    if not solved.success:
+        raise RuntimeError(f"The solver should reach the last time; got: {solved.message}")
+    return solved.y.T

@@ -32,13 +32,11 @@ class HeldField(PerTargetField):
     high: tuple[float, ...] = ()
 
     def __call__(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
-        return replace(_plain(self), n_bilinear=0)(_without_products(weights), z) + self.products(weights, z)
+        return replace(_plain(self), n_bilinear=0)(_without_products(weights), z) + _products(weights, z, self.edges(z))
 
-    def products(self, weights: Weights, z: torch.Tensor) -> torch.Tensor:
-        """What the bilinear units add to the slopes.  # (model, sample, target)"""
-        low, high = (torch.tensor(edge, dtype=z.dtype, device=z.device) for edge in (self.low, self.high))
-        held = torch.minimum(torch.maximum(z, low), high).mT.unsqueeze(1)  # (model | 1, 1, source, sample)
-        return ((weights["P"] @ held) * (weights["R"] @ held)).sum(dim=2).mT
+    def edges(self, like: torch.Tensor) -> torch.Tensor:
+        """``low`` and ``high``, in the dtype and on the device of ``like``.  # (2, source)"""
+        return torch.tensor([self.low, self.high], dtype=like.dtype, device=like.device)
 
     def bind(self, weights: Weights) -> BoundHeld:  # type: ignore[override]
         return BoundHeld(self, weights)
@@ -61,16 +59,16 @@ class BoundHeld(ByAutograd):
 
     def __init__(self, field: HeldField, weights: Weights) -> None:
         super().__init__(field.__call__, weights)
-        self.field = field
+        self.edges = field.edges(weights["K"])
         self.rest = replace(_plain(field), n_bilinear=0).bind(_without_products(self.weights))
 
     def evaluate(self, z: torch.Tensor) -> Evaluated:
-        slopes = self.rest.evaluate(z).slopes + self.field.products(self.weights, z)
+        slopes = self.rest.evaluate(z).slopes + _products(self.weights, z, self.edges)
         return Evaluated(slopes, (), (z.mT,))
 
 
 def hold(field: AbstractField, low: FloatArray, high: FloatArray) -> AbstractField:
-    """The field with its products held between two edges (source,); fields without products are as they were."""
+    """A per-target field with its products held between two edges (source,); other fields as they are."""
     if not (type(field) is PerTargetField and field.n_bilinear):
         return field
     return HeldField(**vars(field), low=tuple(low.tolist()), high=tuple(high.tolist()))
@@ -83,3 +81,9 @@ def _plain(field: HeldField) -> PerTargetField:
 
 def _without_products(weights: Weights) -> Weights:
     return {name: value for name, value in weights.items() if name not in ("P", "R")}
+
+
+def _products(weights: Weights, z: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+    """What the bilinear units add to the slopes.  # (model, sample, target)"""
+    held = torch.minimum(torch.maximum(z, edges[0]), edges[1]).mT.unsqueeze(1)  # (model | 1, 1, source, sample)
+    return ((weights["P"] @ held) * (weights["R"] @ held)).sum(dim=2).mT
