@@ -232,7 +232,8 @@ def test_products_of_a_fit_are_held_at_the_box_of_the_data_widened_by_half(order
     phases = draw.uniform(0, 6, size=8)
     states = [np.column_stack([np.sin(times + p), np.cos(times + p), np.full(25, p)]) for p in phases]
     X, y, groups = from_trajectories(states, times, inputs=draw.normal(size=(8, 1)))
-    model = SparseNODERegressor(**{**SMALL, "max_iter": 20}, order=order, n_bilinear=2, field="per_target", tol=1)
+    how = {**SMALL, "max_iter": 20, "order": order, "n_bilinear": 2, "field": "per_target", "tol": 1}
+    model = SparseNODERegressor(**how, initial_velocity="given" if order == 1 else "inferred")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fitted = model.fit(X, y, groups=groups)._fitted
