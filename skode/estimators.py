@@ -65,8 +65,8 @@ class SparseNODERegressor(AbstractNODERegressor):
         Elementwise nonlinearity; the default is bounded, so that forecasts far from the data stay tame.
     n_bilinear : int or "auto", default="auto"
         Products of two linear forms per target, beside the network: exact for quadratic laws (chemistry, fluids,
-        ecology). Outside the data they would run away: once fitted, they read states as far as the training box
-        widened by half, and its edge beyond. With "auto" the refit of a per-target field
+        ecology). Outside the data they would run away: in a fitted per-target field they read states as far as
+        the training box widened by half, and its edge beyond. With "auto" the refit of a per-target field
         tries none and four, on the same support, and keeps the four if forecasts of held-out windows improve by more
         than 1.64 standard errors. A positive number needs ``field="per_target"``.
     order : {1, 2}, default=1
