@@ -96,17 +96,15 @@ class Scales:
         return self.rate * sd / self.time_unit
 
 
-def widened_box(scales: Scales) -> FloatArray:
-    """Edges of the training box widened tenfold, in standard units; none for constant states.  # (2, s)"""
+def widened_box(scales: Scales, times: float = BOX) -> FloatArray:
+    """Edges of the training box widened so many times, in standard units; none for constant states.  # (2, s)"""
     centre, half = 0.5 * (scales.low + scales.high), 0.5 * (scales.high - scales.low)
-    reach = np.where(np.tile(scales.moving, scales.order), BOX * np.maximum(half, 1.0), np.inf)
+    reach = np.where(np.tile(scales.moving, scales.order), times * np.maximum(half, 1.0), np.inf)
     return np.stack([centre - reach, centre + reach])
 
 
 def near_box(scales: Scales, n_sources: int) -> FloatArray:
     """Edges of the training box widened by half, in standard units; none but for moving states.  # (2, source)"""
     edges = np.tile(np.array([[-np.inf], [np.inf]]), n_sources)
-    centre, half = 0.5 * (scales.low + scales.high), 0.5 * (scales.high - scales.low)
-    far = np.where(np.tile(scales.moving, scales.order), WIDER * np.maximum(half, 1.0), np.inf)
-    edges[:, : len(half)] = centre - far, centre + far
+    edges[:, : len(scales.low)] = widened_box(scales, WIDER)
     return edges

@@ -13,6 +13,7 @@ from skode.fields._activations import ACTIVATIONS
 AtPoints = Callable[[FloatArray], Any]
 """(out) -> None: puts slopes into out (sample, target)."""
 Edges = tuple[tuple[float, ...], tuple[float, ...]]
+"""Lowest and highest value of every source."""
 LARGEST = 2**17
 """Entries of the first layers of all networks from which on the arithmetic takes longer than the calls."""
 
@@ -22,10 +23,10 @@ class PointNets:
 
     out = gain * (c + K z + W_L s(... s(W_0 z + b_0)) + sum_q (P_q . z)(R_q . z))
 
-    All that reads the sources is one product, biases among it, and all that adds up to slopes is another: zeros
-    between the networks cost less than a call for each. P and R read the sources as far as ``edges``. Products are of a
-    matrix and a vector, sample after sample, so that a sample's slopes are the same to the last bit, whichever others
-    are there. They are those of the torch fields up to rounding.
+    All that reads the sources is one product, biases among it, but for P and R, which read them as far as ``edges``;
+    and all that adds up to slopes is another: zeros between the networks cost less than a call for each. Products are
+    of a matrix and a vector, sample after sample, so that a sample's slopes are the same to the last bit, whichever
+    others are there. They are those of the torch fields up to rounding.
 
     Parameters
     ----------
@@ -57,20 +58,22 @@ class PointNets:
         last = w[f"W{n_hidden}"]
         skip = _with_bias(unit * w.get("K", np.zeros((*last.shape[:2], n_sources))), unit * w[f"b{n_hidden}"].mT)
         hidden = _with_bias(w["W0"], w["b0"].mT)
-        # The order in which what is added up at the end stands together: products, linear part, last hidden layer.
-        parts = [_with_bias(right), _with_bias(left), skip]
-        parts = [hidden, *parts] if n_hidden > 1 else [*parts, hidden]
-        self.entering = np.concatenate([part.reshape(-1, n_sources + 1) for part in parts])
+        # The order in which what is added up at the end stands together: linear part, last hidden layer, products.
+        parts = [hidden, skip] if n_hidden > 1 else [skip, hidden]
+        self.entering, self.factors = (
+            np.concatenate([part.reshape(-1, n_sources + 1) for part in some])
+            for some in (parts, [_with_bias(left), _with_bias(right)])
+        )
         self.n_products, self.n_linear = left[..., 0].size, gain.size
         self.first = (n_nets, width)
         self.middle = [(w[f"W{k}"], w[f"b{k}"].mT.copy()) for k in range(1, n_hidden)]
-        sums = [_diagonal(unit * np.ones((n_nets, 1, left.shape[1]))), np.eye(gain.size), _diagonal(unit * last)]
+        sums = [np.eye(gain.size), _diagonal(unit * last), _diagonal(unit * np.ones((n_nets, 1, left.shape[1])))]
         self.leaving = np.concatenate(sums, axis=1)
 
     @property
     def n_entries(self) -> int:
         """Numbers that one sample needs room for."""
-        return int(len(self.entering) + self.leaving.shape[1])
+        return int(len(self.entering) + len(self.factors) + self.leaving.shape[1])
 
     def open(self, z: FloatArray) -> AtPoints:
         """The slopes at samples as a function with memory of its own, for one thread.
@@ -80,29 +83,28 @@ class PointNets:
         z : array (sample, source + 1)
             Read at every call; the last column is 1.
         """
-        entering, leaving, middle, act, edges = self.entering, self.leaving, self.middle, self.act, self.edges
-        n_first, q = self.first[0] * self.first[1], self.n_products
-        before = n_first if middle else 0  # entries in front of the products
-        flat = np.empty((len(z), before + q + leaving.shape[1]))
-        entered, added = flat[:, : len(entering)], flat[:, before + q :]
-        right, left = flat[:, before : before + q], added[:, :q]
-        hidden = flat[:, :n_first] if middle else flat[:, flat.shape[1] - n_first :]
-        top = added[:, q + self.n_linear :].reshape(len(z), self.first[0], -1, 1)  # of the last hidden layer
+        entering, factors, leaving, middle = self.entering, self.factors, self.leaving, self.middle
+        act, edges, n_linear, q = self.act, self.edges, self.n_linear, self.n_products
+        n_first = self.first[0] * self.first[1]
+        before = n_first if middle else 0  # entries in front of the linear part
+        flat = np.empty((len(z), before + leaving.shape[1]))
+        entered, added = flat[:, : len(entering)], flat[:, before:]
+        hidden = flat[:, :n_first] if middle else added[:, n_linear : n_linear + n_first]
+        products = added[:, added.shape[1] - q :]
+        top = added[:, n_linear : added.shape[1] - q].reshape(len(z), self.first[0], -1, 1)  # of the last hidden layer
         column = hidden.reshape(len(z), *self.first, 1)  # (sample, net, unit, 1)
-        read, put, sums = z[..., None], entered[..., None], added[..., None]
-
-        # Products that are held are taken anew, by one road for all samples, so that none depends on another.
-        held = np.empty_like(z)
-        factors, both = entering[before : before + 2 * q], flat[:, before : before + 2 * q, None]
+        held = z if edges is None else np.empty_like(z)
+        both = np.empty((len(z), 2 * q))
+        read, put, sums, seen, factor = (part[..., None] for part in (z, entered, added, held, both))
 
         def slopes(out: FloatArray) -> None:
             np.matmul(entering, read, out=put)
             act(hidden)
-            if q and edges is not None:
-                np.clip(z, *edges, out=held)
-                np.matmul(factors, held[..., None], out=both)
             if q:
-                np.multiply(left, right, out=left)
+                if edges is not None:
+                    np.clip(z, *edges, out=held)
+                np.matmul(factors, seen, out=factor)
+                np.multiply(both[:, :q], both[:, q:], out=products)
             if middle:
                 h = column
                 for matrix, bias in middle:
