@@ -62,9 +62,9 @@ def screen(
        in a source biases, and a smoothed target is that of the model. Noise in the starts of forecasts makes decay look
        faster, and smoothing slower: if there is noise, the rate is chosen again along the smoothed path, and both
        steps are repeated with the geometric mean of the two.
-    3. Select the sources of production = slope + rate x state (``select_sources``), by lines, and by splines if these
-       do better. Every source has its price, a variable itself among them; what all variables share, decay, is in
-       the target instead and costs nothing.
+    3. Select the sources of production = slope + rate x state (``select_sources``), by lines, by splines if these do
+       better, and once more with cheaper edges of hubs if there are any. Every source has its price, a variable itself
+       among them; what all variables share, decay, is in the target instead and costs nothing.
 
     Parameters
     ----------
@@ -131,6 +131,7 @@ def screen(
         allowed=None if allowed is None else allowed[moves],
         noise=None if gamma is None else noise[moves] ** 2,
         freedom=None if freedom is None else freedom[moves],
+        own=np.flatnonzero(moves),
     )
     unit = np.append(unit, np.ones(given.shape[1]))
     coefficients = _whole(found.coefficients / unit, moves)

@@ -275,6 +275,18 @@ def test_hill_network_has_the_edges_signs_and_bounds_it_promises(combine: str) -
     assert (x > 0).all() and (x < 0.05 + 2.0 ** (system.adjacency.sum(axis=1).max() - 1) + 0.5).all()
 
 
+def test_hubs_share_out_regulators_by_zipfs_law_and_leave_targets_even() -> None:
+    even, uneven = (datasets.make_hill_network(100, 1, hubs=hubs, n_edges=400, random_state=0) for hubs in (0.0, 1.0))
+    for system in (even, uneven):
+        assert system.adjacency.sum() == 400 and not system.adjacency.diagonal().any()
+        assert set(system.adjacency.sum(axis=1)) <= {1, 2, 3, 4, 5}
+    share = 1 / np.arange(1, 101) / (1 / np.arange(1, 101)).sum()
+    top = np.sort(uneven.adjacency.sum(axis=0))[::-1] / 400
+    assert even.adjacency.sum(axis=0).max() <= 12
+    assert top[10:40].sum() == pytest.approx(share[10:40].sum(), abs=0.06)
+    assert top[:10].sum() == pytest.approx(share[:10].sum(), abs=0.12)  # a target takes no regulator twice
+
+
 def test_hill_inputs_act_and_unregulated_genes_relax_to_the_basal_level() -> None:
     system = datasets.make_hill_network(5, 3, n_times=60, n_edges=0, n_inputs=1, decay=2.0, random_state=0)
     free = ~system.adjacency.any(axis=1)
@@ -312,6 +324,7 @@ def test_a_generator_as_seed_moves_on() -> None:
         ("make_hill_network", {"n_genes": 3, "n_edges": 7}, "number of pairs, 6; got 7"),
         ("make_hill_network", {"combine": "max"}, "'product' or 'sum'; got 'max'"),
         ("make_hill_network", {"repression": 2.0}, "probability"),
+        ("make_hill_network", {"hubs": -1.0}, "exponent >= 0; got -1.0"),
         ("make_hill_network", {"decay_spread": 0.5}, "decay_spread at least 1"),
         ("make_coupled_oscillators", {"n_springs": 99}, "number of pairs, 45; got 99"),
         ("make_coupled_oscillators", {"damping": -1.0}, "not negative; got 1.0, -1.0"),

@@ -145,6 +145,12 @@ def many(combine: Any, spread: float, seed: int, _: Path | None) -> BenchmarkSet
     return _simulated(name, make_hill_network(100, 90, 6, n_edges=200, **options))
 
 
+def hubs(combine: Any, seed: int, _: Path | None) -> BenchmarkSet:
+    """As ``many`` with one decay rate, few genes regulating most others by Zipf's law."""
+    options = {"dt": 1.0, "combine": combine, "hubs": 1.0, "noise": 0.1, "random_state": seed}
+    return _simulated(f"hubs-{combine}", make_hill_network(100, 90, 6, n_edges=200, **options))
+
+
 def oscillators(seed: int, _: Path | None) -> BenchmarkSet:
     """Ten oscillators joined by springs, 5 % noise."""
     return _simulated("oscillators", make_coupled_oscillators(n_trajectories=30, noise=0.05, random_state=seed))
@@ -319,6 +325,7 @@ SETS: dict[str, Maker] = {
         for combine in ("sum", "product")
         for spread in (1.0, 10.0)
     },
+    **{f"hubs-{combine}": partial(hubs, combine) for combine in ("sum", "product")},
     "oscillators": oscillators,
     "decays": decays,
     "dense": dense,

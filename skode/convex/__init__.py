@@ -1,5 +1,6 @@
 """Selection of edges by convex problems: linear fields of hundreds to thousands of variables."""
 
+from skode.convex._hubs import source_prices
 from skode.convex._products import AbstractProducts, GramProducts, RowProducts
 from skode.convex._refit import ebic, refit
 from skode.convex.path import LassoPath, alpha_max, lasso_path
@@ -25,5 +26,6 @@ __all__ = [
     "select",
     "select_sources",
     "select_splines",
+    "source_prices",
     "spline_features",
 ]

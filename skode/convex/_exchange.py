@@ -31,11 +31,20 @@ class Target(NamedTuple):
     rank: IntArray  # (candidate,)
     n_sources: int
     n_rows: float
+    prices: FloatArray  # (candidate,) relative to what a source costs if all are alike
 
     @classmethod
     def build(
-        cls, features: Features, slopes: FloatArray, weights: FloatArray, some: IntArray, n_sources: int, n_rows: float
+        cls,
+        features: Features,
+        slopes: FloatArray,
+        weights: FloatArray,
+        some: IntArray,
+        n_sources: int,
+        n_rows: float,
+        prices: FloatArray | None = None,
     ) -> Target:
+        """Multiply for some of the sources; ``prices`` are theirs."""
         x = features.values[:, some]
         root = np.sqrt(weights)
         x = root[:, None, None] * (x - np.einsum("k,ksm->sm", weights, x))
@@ -46,7 +55,9 @@ class Target(NamedTuple):
         gram[np.diag_indices_from(gram)] += TINY
         m = x.shape[2]
         cross = (flat.T @ (y / size if size > 0 else y)).reshape(-1, m)
-        return cls(gram.reshape(len(some), m, len(some), m), cross, features.rank[some], n_sources, n_rows)
+        gram = gram.reshape(len(some), m, len(some), m)
+        own = np.ones(len(some)) if prices is None else prices
+        return cls(gram, cross, features.rank[some], n_sources, n_rows, own)
 
     def criterion(self, sources: list[int], residual: float) -> float:
         """Extended BIC; as ``ebic``, with every function of a source as a parameter."""
@@ -58,6 +69,7 @@ class Target(NamedTuple):
             n_rows=np.array(self.n_rows),
             n_sources=self.n_sources,
             gamma=EBIC_GAMMA,
+            price=float(self.prices[sources].mean()) if sources else 1.0,
         )
         return float(value) + more * float(np.log(self.n_rows))
 
@@ -81,12 +93,27 @@ class Target(NamedTuple):
             if len(sources) >= min(most, len(self.rank)):
                 break
             gains = self._gains(sources)
-            new = int(np.argmax(gains))
+            new = self._next(sources, residual - gains)
             after = residual - float(gains[new])
             if gains[new] < ENTRY * least or self.criterion([*sources, new], after) >= value - 1e-9 * abs(value):
                 break
             sources, residual, value = self._dropped([*sources, new], after, least)
         return sources, value
+
+    def _next(self, sources: list[int], after: FloatArray) -> int:
+        """The candidate with which the criterion is least, given the residual with each, functions not counted."""
+        size = len(sources) + 1
+        paid = self.prices + self.prices[sources].sum()
+        value = ebic(
+            np.maximum(after, RESIDUAL_FLOOR),
+            np.full(len(after), float(size)),
+            n_rows=np.array(self.n_rows),
+            n_sources=self.n_sources,
+            gamma=EBIC_GAMMA,
+            price=paid / size,
+        )
+        value[sources] = np.inf
+        return int(np.argmin(value))
 
     def _dropped(self, sources: list[int], residual: float, least: float) -> tuple[list[int], float, float]:
         """Drop the source that explains least, as long as the criterion falls or it explains too little."""

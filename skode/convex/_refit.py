@@ -64,13 +64,19 @@ def _least_squares(
 
 
 def ebic(
-    residual: FloatArray, size: FloatArray, *, n_rows: FloatArray, n_sources: int | IntArray, gamma: float
+    residual: FloatArray,
+    size: FloatArray,
+    *,
+    n_rows: FloatArray,
+    n_sources: int | IntArray,
+    gamma: float,
+    price: float | FloatArray = 1.0,
 ) -> FloatArray:
     r"""Extended Bayesian information criterion of a linear model with Gaussian errors.
 
-    .. math:: n \log(residual) + k \log n + 2 \gamma \log \binom{p}{k}
+    .. math:: n \log(residual) + k \log n + 2 \gamma c \log \binom{p}{k}
 
-    The last term is the prior: all supports of one size together weigh as much as those of another (gamma = 1).
+    The last term is the prior: all supports of one size together weigh as much as those of another (gamma = 1, c = 1).
     gamma = 0 is BIC; for p of the order of n^c the criterion is consistent if gamma > 1 - 1 / (2 c).
 
     Parameters
@@ -85,6 +91,8 @@ def ebic(
         Number p of candidates.
     gamma : float
         In [0, 1].
+    price : float or array, default 1
+        Mean price c of the sources in the support, relative to what they cost if all are alike.
 
     Returns
     -------
@@ -98,5 +106,5 @@ def ebic(
     """
     p = np.asarray(n_sources, dtype=np.float64)
     lgamma = scipy.special.gammaln
-    log_count = lgamma(p + 1) - lgamma(size + 1) - lgamma(p - size + 1)
+    log_count = price * (lgamma(p + 1) - lgamma(size + 1) - lgamma(p - size + 1))
     return np.asarray(n_rows * np.log(residual) + size * np.log(n_rows) + 2.0 * gamma * log_count)

@@ -54,6 +54,7 @@ def select(
     allowed: BoolArray | None = None,
     alpha: float | None = None,
     n_rows: float | FloatArray | None = None,
+    prices: FloatArray | None = None,
 ) -> Selection:
     r"""Select sources for all targets of a linear field, by an adaptive lasso on interval rows.
 
@@ -87,6 +88,8 @@ def select(
     n_rows : float or array (target,), default None
         Number of independent observations that EBIC counts per target. None is half of
         :math:`(\sum_r w_r)^2 / \sum_r w_r^2`.
+    prices : array (target, source), default None
+        > 0: factors on a_j of both paths and on the prior of the extended BIC (``source_prices``). None is 1.
 
     Returns
     -------
@@ -129,7 +132,8 @@ def select(
         mass = column.sum(axis=0) ** 2 / (column**2).sum(axis=0)
         given = mass * SHARE_OF_ROWS if n_rows is None else np.broadcast_to(n_rows, n_targets)[targets]
         effective = np.broadcast_to(given, len(targets)).astype(np.float64)
-        parts.append(_select(products, grid, unpriced[targets], barred[targets], alpha, effective))
+        own = None if prices is None else prices[targets]
+        parts.append(_select(products, grid, unpriced[targets], barred[targets], alpha, effective, own))
         order.append(targets)
     place = np.argsort(np.concatenate(order))
     support, coefficients, chosen, residual, scores, converged, top = (
@@ -188,6 +192,7 @@ def _select(
     barred: BoolArray,
     alpha: float | None,
     n_rows: FloatArray,
+    prices: FloatArray | None,
 ) -> _Part:
     """Select for targets whose products come from one place."""
     left, scale = refit(products, scipy.sparse.csr_array(free.astype(np.float64)))
@@ -195,14 +200,17 @@ def _select(
     products = products.scaled(1.0 / unit)
     n_sources = free.shape[1]
     most = None if alpha is not None else max(10, int(n_rows.max() / np.log(max(n_sources, 2))))
-    prices = np.where(barred, np.inf, np.where(free, 0.0, 1.0)) if free.any() or barred.any() else None
-    one = lasso_path(products, grid, factors=prices, max_support=most)
+    known = np.where(barred, np.inf, np.where(free, 0.0, 1.0)) if free.any() or barred.any() else None
+    first = known if prices is None else prices if known is None else prices * known
+    one = lasso_path(products, grid, factors=first, max_support=most)
     factors = adaptive_factors(_at(one, FIRST_STAGE).toarray(), free)
+    if prices is not None:
+        factors *= prices
     factors[barred] = np.inf
     two = lasso_path(products, grid, factors=factors, max_support=most)
     del factors
     if alpha is None:
-        place = _least(products, two, free, barred, n_rows)
+        place = _least(products, two, free, barred, n_rows, prices)
     else:
         place = np.full(len(free), len(grid) - 1)
     chosen = _pick(two.coefficients, place)
@@ -223,7 +231,7 @@ def _select(
         residual * products.power,
         scores.astype(ranking_type(scores.shape), copy=False),
         one.converged & two.converged,
-        alpha_max(products, factors=prices),
+        alpha_max(products, factors=first),
         two.coefficients,
     )
 
@@ -277,7 +285,12 @@ def _mean(coefficients: list[scipy.sparse.csr_array]) -> FloatArray:
 
 
 def _least(
-    products: AbstractProducts, path: LassoPath, free: BoolArray, barred: BoolArray, n_rows: FloatArray
+    products: AbstractProducts,
+    path: LassoPath,
+    free: BoolArray,
+    barred: BoolArray,
+    n_rows: FloatArray,
+    prices: FloatArray | None,
 ) -> IntArray:
     """Place on the path of the support with the least extended BIC, per target; the strongest of equals."""
     n_free = free.sum(axis=1)
@@ -286,10 +299,20 @@ def _least(
     for a, coefficients in enumerate(path.coefficients):
         _, residual = refit(products, coefficients)
         size = np.maximum(np.diff(coefficients.indptr) - n_free, 0.0)
-        value = ebic(residual, size, n_rows=n_rows, n_sources=candidates, gamma=EBIC_GAMMA)
+        price = 1.0 if prices is None else _mean_price(coefficients, prices, free)
+        value = ebic(residual, size, n_rows=n_rows, n_sources=candidates, gamma=EBIC_GAMMA, price=price)
         better = (value < best - 1e-9 * np.abs(best)) & (a < path.reached) if a else np.ones(len(free), dtype=np.bool_)
         best, place = np.where(better, value, best), np.where(better, a, place)
     return place
+
+
+def _mean_price(support: scipy.sparse.csr_array, prices: FloatArray, free: BoolArray) -> FloatArray:
+    """Mean price of the sources of every target that are not free; 1 where there are none.  # (target,)"""
+    row = np.repeat(np.arange(len(free)), np.diff(support.indptr))
+    paid = ~free[row, support.indices]
+    size = np.bincount(row[paid], minlength=len(free))
+    total = np.bincount(row[paid], prices[row, support.indices][paid], minlength=len(free))
+    return np.where(size > 0, total / np.maximum(size, 1), 1.0)
 
 
 def _pick(coefficients: list[scipy.sparse.csr_array], place: IntArray) -> scipy.sparse.csr_array:

@@ -1,4 +1,4 @@
-"""From interval rows to the sources of every target: lines first, then splines where lines do not do."""
+"""From interval rows to the sources of every target: lines, splines where lines do not do, hubs where there are any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import scipy.sparse
 
-from skode._typing import BoolArray, FloatArray
+from skode._typing import BoolArray, FloatArray, IntArray
+from skode.convex._hubs import source_prices
 from skode.convex._refit import refit
 from skode.convex.select import SHARE_OF_ROWS, Selection, intercepts_of, products_of, select
 from skode.convex.splines import edge_evidence, select_splines
@@ -24,6 +25,7 @@ def select_sources(
     allowed: BoolArray | None = None,
     noise: FloatArray | None = None,
     freedom: FloatArray | None = None,
+    own: IntArray | None = None,
 ) -> Selection:
     r"""Select by the adaptive lasso and, if splines describe the rows better than lines, exchange sources with these.
 
@@ -35,6 +37,9 @@ def select_sources(
 
     r is 0 for the first choice; where noise is known, what is left then tells r, and the choice is repeated. n is never
     more than ``freedom``.
+
+    What is chosen tells how targets are shared out among sources. If that is more uneven than chance makes it, edges of
+    sources with many targets cost less, those of others more (``source_prices``), and all is chosen once more.
 
     Parameters
     ----------
@@ -55,6 +60,8 @@ def select_sources(
         that over w. None is 0.
     freedom : array (target,), default None
         Independent slopes in the rows: a path that was smoothed has fewer than intervals. None is one for each row.
+    own : array (target,) of int, default None
+        The source that a target is itself. None is none.
 
     Returns
     -------
@@ -65,24 +72,31 @@ def select_sources(
     features = np.einsum("kl,kls->ks", quadrature, nodes)
     rows = np.broadcast_to(weights.sum(axis=0) ** 2 / (weights**2).sum(axis=0), slopes.shape[1:])
     rows = rows if freedom is None else np.minimum(rows, freedom / SHARE_OF_ROWS)
-    n_rows = SHARE_OF_ROWS * rows
-    found = select(features, slopes, weights, alphas=alphas, alpha=alpha, allowed=allowed, n_rows=n_rows)
+    n_rows = n_convex = SHARE_OF_ROWS * rows
+    convex = partial(select, features, slopes, weights, alphas=alphas, allowed=allowed)
+    found = convex(alpha=alpha, n_rows=n_convex)
     if alpha is not None:
         return found
-    choose = partial(select_splines, nodes, quadrature, slopes, weights, scores=found.scores, least=float(alphas[-1]))
-    bent = choose(start=found.support, n_rows=n_rows)
+    exchange = partial(select_splines, nodes, quadrature, slopes, weights, least=float(alphas[-1]))
+    bent = exchange(start=found.support, scores=found.scores, n_rows=n_rows)
+    n_functions = bent.n_functions
     if noise is not None and noise.any():
         share = _share_of_noise(slopes, weights, bent.residual, noise)
         n_rows = rows / (share + (1.0 - share) / SHARE_OF_ROWS)
-        if bent.n_functions == 1:
-            found = select(features, slopes, weights, alphas=alphas, allowed=allowed, n_rows=n_rows)
+        if n_functions == 1:
+            n_convex, found = n_rows, convex(n_rows=n_rows)
         else:
-            bent = choose(start=bent.support, n_rows=n_rows, n_functions=(bent.n_functions,))
-    if bent.n_functions > 1:
-        found = _with_support(found, bent.support, features, slopes, weights)
-    evidence = edge_evidence(
-        nodes, quadrature, slopes, weights, support=found.support, n_functions=bent.n_functions, n_rows=n_rows
-    )
+            bent = exchange(start=bent.support, scores=found.scores, n_rows=n_rows, n_functions=(n_functions,))
+    support = found.support if n_functions == 1 else bent.support
+    prices = source_prices(support, allowed=allowed, own=own)
+    if prices is not None:
+        found = convex(n_rows=n_convex, prices=prices)
+        again = partial(exchange, start=found.support, scores=found.scores, n_rows=n_rows, prices=prices)
+        support = found.support if n_functions == 1 else again(n_functions=(n_functions,)).support
+    if n_functions > 1:
+        found = _with_support(found, support, features, slopes, weights)
+    given = nodes, quadrature, slopes, weights
+    evidence = edge_evidence(*given, support=support, n_functions=n_functions, n_rows=n_rows, prices=prices)
     return found._replace(evidence=evidence)
 
 

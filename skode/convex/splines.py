@@ -85,6 +85,7 @@ def select_splines(
     least: float,
     n_rows: FloatArray,
     n_functions: tuple[int, ...] = (1, *N_FUNCTIONS),
+    prices: FloatArray | None = None,
 ) -> SplineSelection:
     r"""Exchange sources of every target, each acting through a spline, for as long as the extended BIC falls.
 
@@ -117,6 +118,8 @@ def select_splines(
         Number of independent observations.
     n_functions : tuple of int, default (1, 2, 4)
         Numbers of functions on offer.
+    prices : array (target, source), default None
+        Factors on the last term of the criterion, as for ``select``. None is 1 everywhere.
 
     Returns
     -------
@@ -141,7 +144,8 @@ def select_splines(
             for i in targets:
                 some = candidates[i]
                 most = max(FEWEST, int(n_rows[i] / np.log(max(n_sources, 2)) / m))
-                problem = Target.build(features, slopes[:, i], w[:, i], some, n_sources, float(n_rows[i]))
+                own = None if prices is None else prices[i, some]
+                problem = Target.build(features, slopes[:, i], w[:, i], some, n_sources, float(n_rows[i]), own)
                 now = start[i, some]
                 sources, values[i] = problem.value_of(now) if m == 1 else problem.exchange(now, least, most)
                 left[i] = problem.residual(sources)
@@ -167,12 +171,13 @@ def edge_evidence(
     support: BoolArray,
     n_functions: int,
     n_rows: FloatArray,
+    prices: FloatArray | None = None,
 ) -> FloatArray:
     """Rise of the extended BIC of a target without each of its sources, the others refitted.
 
     Parameters
     ----------
-    nodes, quadrature, slopes, weights, n_rows
+    nodes, quadrature, slopes, weights, n_rows, prices
         As in ``select_splines``.
     support : array (target, source) of bool
     n_functions : int
@@ -187,7 +192,8 @@ def edge_evidence(
     features, out = spline_features(nodes, quadrature, n_functions), np.zeros(support.shape)
     for i in np.flatnonzero(support.any(axis=1)):
         some = np.flatnonzero(support[i])
-        problem = Target.build(features, slopes[:, i], w[:, i], some, support.shape[1], float(n_rows[i]))
+        own = None if prices is None else prices[i, some]
+        problem = Target.build(features, slopes[:, i], w[:, i], some, support.shape[1], float(n_rows[i]), own)
         out[i, some] = problem.evidence()
     return out
 

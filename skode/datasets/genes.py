@@ -55,6 +55,7 @@ def make_hill_network(
     n_inputs: int = 0,
     combine: Literal["product", "sum"] = "product",
     repression: float = 0.4,
+    hubs: float = 0.0,
     decay: float = 1.0,
     decay_spread: float = 1.0,
     noise: float = 0.0,
@@ -93,6 +94,9 @@ def make_hill_network(
         Whether a gene needs its regulators together or adds up their effects.
     repression : float, default=0.4
         Probability that an edge represses.
+    hubs : float, default=0.0
+        How uneven the genes are as regulators: in a random order, the k-th is drawn with odds k^-hubs. 0 makes all
+        alike; with 1, Zipf's law, few genes regulate most others.
     decay : float, default=1.0
         Geometric mean of the range of decay rates.
     decay_spread : float, default=1.0
@@ -129,11 +133,11 @@ def make_hill_network(
     check_size("n_inputs", n_inputs, 0)
     if n_edges is None:
         n_edges = min(round(2.1 * n_genes), n_genes * (n_genes - 1))
-    _check_options(n_genes, n_edges, combine, repression)
+    _check_options(n_genes, n_edges, combine, repression, hubs)
     sampling = Sampling(n_trajectories, n_times, dt, noise, irregular, missing)
     streams = open_streams(random_state)
     law = streams.law
-    adjacency = np.concatenate((_draw_edges(n_genes, n_edges, law), _draw_inputs(n_genes, n_inputs, law)), axis=1)
+    adjacency = np.concatenate((_draw_edges(n_genes, n_edges, hubs, law), _draw_inputs(n_genes, n_inputs, law)), axis=1)
     target, source = np.nonzero(adjacency)
     in_degree = adjacency.sum(axis=1)
     sign = np.where(law.random(target.size) < repression, -1, 1).astype(np.int64)
@@ -167,15 +171,18 @@ def make_hill_network(
     )
 
 
-def _draw_edges(n_genes: int, n_edges: int, rng: np.random.Generator) -> BoolArray:
-    """Draw edges between different genes: one regulator for each first, then more, nearly evenly."""
+def _draw_edges(n_genes: int, n_edges: int, hubs: float, rng: np.random.Generator) -> BoolArray:
+    """Draw edges between different genes: one regulator for each first, then more, targets nearly evenly."""
     cap = min(n_genes - 1, -(-n_edges // n_genes) + 1)
     genes = np.arange(n_genes)
     slots = np.concatenate((rng.permutation(genes), rng.permutation(np.repeat(genes, max(cap - 1, 0)))))
     in_degree = np.bincount(slots[:n_edges], minlength=n_genes)
     adjacency = np.zeros((n_genes, n_genes), dtype=np.bool_)
+    odds = rng.permutation((1.0 + genes) ** -hubs) if hubs > 0 else None
     for gene in genes:
-        adjacency[gene, rng.choice(np.delete(genes, gene), in_degree[gene], replace=False)] = True
+        others = np.delete(genes, gene)
+        share = None if odds is None else odds[others] / odds[others].sum()
+        adjacency[gene, rng.choice(others, in_degree[gene], replace=False, p=share)] = True
     return adjacency
 
 
@@ -186,7 +193,7 @@ def _draw_inputs(n_genes: int, n_inputs: int, rng: np.random.Generator) -> BoolA
     return adjacency
 
 
-def _check_options(n_genes: int, n_edges: int, combine: str, repression: float) -> None:
+def _check_options(n_genes: int, n_edges: int, combine: str, repression: float, hubs: float) -> None:
     if not 0 <= n_edges <= n_genes * (n_genes - 1):
         raise ValueError(
             f"n_edges must lie between 0 and the number of pairs, {n_genes * (n_genes - 1)}; got {n_edges}. "
@@ -196,3 +203,7 @@ def _check_options(n_genes: int, n_edges: int, combine: str, repression: float) 
         raise ValueError(f"combine must be 'product' or 'sum'; got {combine!r}. Choose how regulators act together.")
     if not 0 <= repression <= 1:
         raise ValueError(f"repression must be a probability in [0, 1]; got {repression}. Pass the share of repressors.")
+    if not (np.isfinite(hubs) and hubs >= 0):
+        raise ValueError(
+            f"hubs must be a finite exponent >= 0; got {hubs}. Use 0 for genes that are alike, 1 for hubs."
+        )
