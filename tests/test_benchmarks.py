@@ -205,7 +205,19 @@ def test_linear_regressions_rank_self_decay_first(method, middle):
 
 def test_every_set_has_a_family():
     assert {family_of(name) for name in SETS} == {
-        *("lorenz96", "hill", "many", "oscillators", "decays", "dense", "polynomial", "chaos", "attractor", "sim350"),
+        *(
+            "lorenz96",
+            "hill",
+            "many",
+            "hubs",
+            "oscillators",
+            "decays",
+            "dense",
+            "polynomial",
+            "chaos",
+            "attractor",
+            "sim350",
+        ),
         *("dream4-series", "dream4-inputs", "dream4-knockouts", "sampling-1", "sampling-10"),
     }
 
