@@ -39,6 +39,7 @@ class Narrow(NamedTuple):
     params: Weights  # (model, ...)
     frozen: Weights  # (model, ...)
     chosen: torch.Tensor  # (model,) place on the doubled model axis
+    gains: torch.Tensor  # (model, window), by how much bilinear units lower the error of a held-out forecast
 
 
 def widened(field: PerTargetField) -> PerTargetField:
@@ -76,7 +77,7 @@ def widen(field: PerTargetField, params: Weights, frozen: Weights, drawn: Weight
     return Wide(widened(field), doubled, masks)
 
 
-def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics) -> Narrow:
+def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics, *, taken: bool = False) -> Narrow:
     """Keep the better half of the model axis, model by model.
 
     Bilinear units are kept where they lower the error of forecasts of held-out windows, over all targets, by more than
@@ -90,6 +91,8 @@ def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics) ->
     params : dict of tensors  # (2 * model, ...), after training
     problem : Problem
     dynamics : Dynamics
+    taken : bool
+        Keep bilinear units whatever the windows say.
 
     Returns
     -------
@@ -97,13 +100,13 @@ def narrow(wide: Wide, params: Weights, problem: Problem, dynamics: Dynamics) ->
         With the model axis as before; without bilinear units if no model keeps them.
     """
     plain, bilinear = forecast_errors(replace(dynamics, field=wide.field), params, problem).chunk(2)  # (model, window)
-    keep = clearly_lower(bilinear, plain)  # (model,)
+    keep = clearly_lower(bilinear, plain) | taken  # (model,)
     chosen = torch.arange(len(keep), device=keep.device) + len(keep) * keep
     field, names = wide.field, list(params)
     if not bool(keep.any()):
         field, names = replace(wide.field, n_bilinear=0), [name for name in names if name not in ("P", "R")]
     kept = {name: params[name][chosen] for name in names}
-    return Narrow(field, kept, {name: wide.frozen[name][chosen] for name in names}, chosen)
+    return Narrow(field, kept, {name: wide.frozen[name][chosen] for name in names}, chosen, plain - bilinear)
 
 
 def clearly_lower(errors: torch.Tensor, than: torch.Tensor) -> torch.Tensor:

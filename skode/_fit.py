@@ -277,7 +277,7 @@ def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
         tol=spec.tol,
         weight_decay=spec.weight_decay,
         by_evidence=spec.by_evidence,
-        widen=spec.widen,
+        products="offered" if spec.widen else "none",
         constraints=constraints_of(spec),
         method=spec.method,
         initial_exact=spec.initial_exact,
@@ -289,8 +289,12 @@ def options_of(spec: Specification, recipe: tuple[Stage, ...]) -> Options:
 
 def problem_of(spec: Specification, prepared: Prepared) -> Problem:
     """Prepared data as tensors, where and how a specification wants them."""
-    starts: Starts = "given" if spec.initial_exact else "refined"
-    return build_problem(prepared, window=WINDOW, starts=starts, dtype=spec.dtype, device=spec.device)
+    return build_problem(prepared, window=WINDOW, starts=starts_of(spec), dtype=spec.dtype, device=spec.device)
+
+
+def starts_of(spec: Specification) -> Starts:
+    """Where the windows of a fit start."""
+    return "given" if spec.initial_exact else "refined"
 
 
 def fitted_model(

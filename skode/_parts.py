@@ -99,6 +99,7 @@ def _join(left: Trained, right: Trained) -> Trained:
         torch.cat([left.pilot, right.pilot]),
         {name: _both(report, right.history[name]) for name, report in left.history.items()},
         torch.cat([left.alpha_max, right.alpha_max]),
+        None if left.gains is None or right.gains is None else torch.cat([left.gains, right.gains]),
     )
 
 

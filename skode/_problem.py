@@ -106,9 +106,9 @@ def every_row(prepared: Prepared, like: torch.Tensor) -> Rows:
     return Rows(*(tensor(array, like) for array in arrays))
 
 
-def forecasts(prepared: Prepared, length: int, like: torch.Tensor) -> Windows:
-    """What users will ask for: windows of all trajectories from their observations on, none set aside."""
-    return _windows(prepared, _window_pieces(prepared, length * prepared.oversampling, "observed"), like)
+def forecasts(prepared: Prepared, length: int, like: torch.Tensor, starts: Starts = "observed") -> Windows:
+    """Windows of all trajectories, none set aside; by default from observations, as users will ask for them."""
+    return _windows(prepared, _window_pieces(prepared, length * prepared.oversampling, starts), like)
 
 
 def longest(prepared: Prepared) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -50,6 +51,10 @@ SHIFT = "start.shift"
 """Name of the corrections of window starts among the parameters of a stage."""
 
 
+Products = Literal["none", "offered", "taken"]
+"""Whether bilinear units are offered, to be kept where forecasts are better with them, or taken without asking."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to train: everything that is the same for all models of a batch."""
@@ -60,7 +65,7 @@ class Options:
     tol: float
     weight_decay: float
     by_evidence: bool  # whether the last stage takes the decay that the evidence asks for
-    widen: bool  # whether targets may get bilinear units in the refit
+    products: Products  # what becomes of bilinear units in a refit that widens
     constraints: Constraints | None  # what is known of edges beforehand
     method: str
     initial_exact: bool

@@ -58,6 +58,9 @@ class Trained(NamedTuple):
     pilot: torch.Tensor  # (model, target, variable), RMS Jacobian before anything was cut
     history: dict[str, StageReport]
     alpha_max: torch.Tensor  # (model,)
+    gains: torch.Tensor | None = (
+        None  # (model, window), of bilinear units where held-out windows were asked (``narrow``)
+    )
 
     def only(self, model: int) -> Trained:
         """One of the models."""
@@ -78,6 +81,7 @@ class Trained(NamedTuple):
             self.pilot[one],
             reports,
             self.alpha_max[one],
+            None if self.gains is None else self.gains[one],
         )
 
 
@@ -122,6 +126,7 @@ def train(
     adaptive: torch.Tensor | None = None
     pilot = rms_jacobian(field, penalty.weights(field, params), problem)
     history: dict[str, StageReport] = {}
+    gains: torch.Tensor | None = None
     for stage in options.recipe:
         began = time.perf_counter()
         if stage.press == "adaptive":
@@ -132,7 +137,12 @@ def train(
             frozen = {name: (value != 0).to(value.dtype) for name, value in params.items()}
             frozen = frozen if known is None else known.mask(field, frozen)
             penalty = NoPenalty()
-        if stage.widens and options.widen and isinstance(field, PerTargetField) and can_widen(field, problem):
+        if (
+            stage.widens
+            and options.products != "none"
+            and isinstance(field, PerTargetField)
+            and can_widen(field, problem)
+        ):
             wide = widen(field, params, frozen, initial_weights(widened(field), batch, options))
             wide = wide if known is None else _constrained(wide, known)
             twice = StageLosses(
@@ -146,7 +156,8 @@ def train(
                 options,
             )
             solved = _solve(twice, wide.params)
-            field, params, frozen, chosen = narrow(wide, solved.params, problem, dynamics)
+            taken = options.products == "taken"
+            field, params, frozen, chosen, gains = narrow(wide, solved.params, problem, dynamics, taken=taken)
             dynamics, solved = replace(dynamics, field=field), _only(solved, params, chosen)
         else:
             losses = StageLosses(stage, dynamics, penalty, problem, alpha, adaptive, frozen, options)
@@ -158,7 +169,7 @@ def train(
         history[stage.name] = _report(stage, solved, field, penalty.weights(field, params), began)
         options.report(history[stage.name].line(stage.name))
     weights = empty_where(field, penalty.weights(field, params), alpha >= alpha_max, known)
-    return Trained(field, weights, params, pilot, history, alpha_max)
+    return Trained(field, weights, params, pilot, history, alpha_max, gains)
 
 
 def _solve(losses: StageLosses, params: Weights) -> Solved:

@@ -104,6 +104,18 @@ def test_units_that_run_away_are_refused_although_they_fit_at_the_starts():
     assert narrow(wide, wild, problem_with(windows), dynamics).field.n_bilinear == 0
 
 
+def test_units_that_are_taken_stay_whatever_windows_say_and_gains_are_those_of_every_window():
+    _, _, _, wide = offer(1)
+    dynamics = Dynamics(wide.field, scales(), time_dependent=False)
+    problem = problem_with(windows_of(dynamics, {name: value[:1] for name, value in wide.params.items()}))
+    offered, taken = (narrow(wide, wide.params, problem, dynamics, taken=taken) for taken in (False, True))
+    assert offered.field.n_bilinear == 0 and taken.field == wide.field and taken.chosen.tolist() == [1]
+    plain, bilinear = forecast_errors(dynamics, wide.params, problem)
+    for found in (offered, taken):
+        torch.testing.assert_close(found.gains, (plain - bilinear)[None])
+    assert float(taken.gains.mean()) < 0
+
+
 def fitted_bilinear(system, **options):
     X, y, groups = from_trajectories(system.states, system.times)
     model = SparseNODERegressor(max_iter=1000, tol=1, random_state=0, **options).fit(X, y, groups=groups)

@@ -9,10 +9,12 @@ from skode import SparseNODERegressorCV, _finish, from_trajectories
 from skode._batch import Batch
 from skode._finish import finish
 from skode._fit import options_of, set_up
+from skode._fold_products import better_on_folds
+from skode._folds import most_folds
 from skode._layout import Layout
 from skode._train import initial_weights
 from skode._trajectories import as_trajectories
-from skode.datasets import make_dense_linear
+from skode.datasets import make_dense_linear, make_lotka_volterra
 from skode.recipe import REFIT
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -90,3 +92,59 @@ def test_without_a_decision_networks_go_on_from_where_they_are(parts, monkeypatc
         assert torch.equal(value, other_seed.weights[name])
     assert not torch.equal(here.weights["K"], elsewhere.weights["K"])
     assert torch.equal(dynamics.field.paths(here.weights)[0] > 0, EDGES > 0)
+
+
+@pytest.mark.parametrize(
+    ("twin", "products", "folds", "asked", "kept"),
+    [(1.0, 0.9, False, False, True), (1.0, 1.1, True, False, False), (1.0, 0.9999, True, True, True)]
+    + [(1.0, 0.9999, False, True, False)],
+    ids=["clearly better", "worse", "better, and folds agree", "better, but folds do not agree"],
+)
+def test_folds_are_asked_where_windows_leave_a_doubt(parts, monkeypatch, twin, products, folds, asked, kept):
+    dynamics, problem, start, mask, spec = parts
+
+    def errors(dynamics, weights, problem):
+        # Errors of both differ from window to window by far more than .0001, and by less than .1.
+        noise = 0.1 * torch.sin(torch.arange(30, dtype=torch.float64)).unsqueeze(0)
+        if len(weights["K"]) == 2:
+            return torch.cat([twin + 0.0 * noise, products + noise - noise.mean()])
+        return torch.full((1, 30), 0.95 if "P" in weights else 1.0, dtype=torch.float64) + noise
+
+    calls = []
+    monkeypatch.setattr("skode._capacity.forecast_errors", errors)
+    monkeypatch.setattr(_finish, "forecast_errors", errors)
+    monkeypatch.setattr(_finish, "better_on_folds", lambda *given: calls.append(given) or folds)
+    trained = finish(dynamics, problem, start, mask, spec, 0, folds=[("a", "b")])
+    assert len(calls) == asked and (trained.field.n_bilinear > 0) == kept
+    if asked:
+        assert calls[0] == ([("a", "b")], mask, spec, 0, None)
+
+
+def fold_parts(system, spec):
+    X, y, groups = from_trajectories(system.states, system.times)
+    layout = Layout(n_states=system.states[0].shape[1], n_inputs=0, order=1)
+    return most_folds(as_trajectories(X, y, layout=layout, groups=groups), 4).parts
+
+
+@pytest.mark.parametrize(
+    ("make", "better"),
+    [(make_lotka_volterra, True), (lambda **given: make_dense_linear(2, **given), False)],
+    ids=["a law of products", "a linear law"],
+)
+def test_folds_tell_a_law_of_products_from_one_without(make, better):
+    spec = SparseNODERegressorCV(field="per_target", max_iter=1200)._specify()
+    system = make(n_trajectories=12, n_times=24, noise=0.03, random_state=0)
+    folds = fold_parts(system, spec)
+    _, dynamics, _ = set_up(folds[0][0], spec, None)
+    like = initial_weights(dynamics.field, Batch.single(0.0, 0), options_of(spec, REFIT))
+    mask = {name: torch.ones_like(value) for name, value in like.items()}
+    assert better_on_folds(folds, mask, spec, 0, None) == better
+    assert not better_on_folds([], mask, spec, 0, None)
+
+
+def test_folds_with_few_windows_tell_nothing():
+    spec = SparseNODERegressorCV(field="per_target", max_iter=30)._specify()
+    folds = fold_parts(make_lotka_volterra(n_trajectories=4, n_times=6, random_state=0), spec)
+    _, dynamics, _ = set_up(folds[0][0], spec, None)
+    like = initial_weights(dynamics.field, Batch.single(0.0, 0), options_of(spec, REFIT))
+    assert not better_on_folds(folds, {name: torch.ones_like(value) for name, value in like.items()}, spec, 0, None)

@@ -8,8 +8,10 @@ import torch
 
 import skode._parts
 from skode import SparseNODERegressorCV, from_trajectories
-from skode._parts import _beside
+from skode._parts import _beside, _join
+from skode._train import Trained
 from skode.datasets import make_dense_linear
+from skode.fields import PerTargetField
 
 SMALL = {"hidden_layer_sizes": (4,), "max_iter": 60, "tol": 1.0, "dtype": "float64", "device": "cpu", "random_state": 0}
 
@@ -75,3 +77,13 @@ def test_units_that_one_part_lacks_are_zero_there():
     both = _beside(left, right)
     assert both["W"][:, 0].tolist() == [1.0, 1.0, 2.0]
     assert both["P"].sum(-1).tolist() == [4.0, 4.0, 0.0]
+
+
+def test_parts_keep_what_windows_say_of_bilinear_units():
+    field, gains = PerTargetField(2, 2, (4,), "tanh", (0, 1)), torch.arange(6.0).view(2, 3)
+    like = {"K": torch.zeros(2, 2, 1, 2)}
+    whole = Trained(field, like, like, torch.zeros(2, 2, 2), {}, torch.ones(2), gains)
+    joined = _join(whole.only(0), whole.only(1))
+    assert torch.equal(joined.gains, gains) and torch.equal(whole.only(1).gains, gains[1:])
+    silent = whole._replace(gains=None)
+    assert silent.only(0).gains is None and _join(silent.only(0), whole.only(1)).gains is None
