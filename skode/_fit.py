@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from skode._additive import Chosen, Request, train_additive
 from skode._batch import Batch
+from skode._calm import calm
 from skode._constraints import Constraints
 from skode._dependencies import find_dependencies
 from skode._dynamics import Dynamics, source_variables
@@ -202,7 +203,10 @@ def fit_additive(
         partial(problem_of, spec),
     )
     release()
-    fitted = fitted_model(done.trained, done.prepared, done.problem, spec, None)
+    dynamics, weights = Dynamics(done.trained.field, done.prepared.scales, time_dependent=False), done.trained.weights
+    calmed = calm(dynamics, weights, done.prepared, done.problem, choose_step(dynamics, weights, done.problem))
+    trained = done.trained._replace(weights=calmed.weights, params=calmed.weights)
+    fitted = fitted_model(trained, done.prepared, done.problem, spec, None, calmed.own)
     evidence = done.chosen.evidence
     if evidence is not None:
         confidence, edges = np.zeros(fitted.matrix.shape), fitted.matrix > 0
