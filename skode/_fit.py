@@ -203,10 +203,10 @@ def fit_additive(
         partial(problem_of, spec),
     )
     release()
-    dynamics, weights = Dynamics(done.trained.field, done.prepared.scales, time_dependent=False), done.trained.weights
-    calmed = calm(dynamics, weights, done.prepared, done.problem, choose_step(dynamics, weights, done.problem))
-    trained = done.trained._replace(weights=calmed.weights, params=calmed.weights)
-    fitted = fitted_model(trained, done.prepared, done.problem, spec, None, calmed.own)
+    near = calm(done.trained, done.prepared, done.problem, partial(choose_step, problem=done.problem))
+    if "calm" in near.trained.history:
+        spec.report(near.trained.history["calm"].line("calm"))
+    fitted = fitted_model(near.trained, done.prepared, done.problem, spec, None, near.own)
     evidence = done.chosen.evidence
     if evidence is not None:
         confidence, edges = np.zeros(fitted.matrix.shape), fitted.matrix > 0

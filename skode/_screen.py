@@ -132,6 +132,7 @@ def screen(
         noise=None if gamma is None else noise[moves] ** 2,
         freedom=None if freedom is None else freedom[moves],
         own=np.flatnonzero(moves),
+        peers=np.arange(nodes.shape[2]) < d,
     )
     unit = np.append(unit, np.ones(given.shape[1]))
     coefficients = _whole(found.coefficients / unit, moves)

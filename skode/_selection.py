@@ -114,7 +114,8 @@ def select(
         if doubted:
             mask = prune(field, mask, np.where(by_windows[:, None], 1.0, confidence))
 
-    trained = finish(dynamics, problem, start, mask, spec, seed, folds=folds.parts, steady=steady)
+    judges = [] if selection == "ebic" else folds.parts
+    trained = finish(dynamics, problem, start, mask, spec, seed, folds=judges, steady=steady)
     trained = trained._replace(pilot=path.ranking(problem), alpha_max=path.trained.alpha_max[:1])
     fitted = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
     if confidence is not None:

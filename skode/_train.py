@@ -58,9 +58,8 @@ class Trained(NamedTuple):
     pilot: torch.Tensor  # (model, target, variable), RMS Jacobian before anything was cut
     history: dict[str, StageReport]
     alpha_max: torch.Tensor  # (model,)
-    gains: torch.Tensor | None = (
-        None  # (model, window), of bilinear units where held-out windows were asked (``narrow``)
-    )
+    gains: torch.Tensor | None = None
+    """By how much bilinear units lowered the errors of held-out windows, where these were asked.  # (model, window)"""
 
     def only(self, model: int) -> Trained:
         """One of the models."""

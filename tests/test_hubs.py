@@ -1,9 +1,14 @@
 """Prices of edges by the targets that their source has already: the formula, its calibration, and what it finds."""
 
+import warnings
+
 import numpy as np
 import pytest
 
-from skode.convex import ebic, select, select_sources, select_splines, source_prices
+from skode import SparseNODERegressorCV, from_trajectories
+from skode.convex import ebic, edge_evidence, select, select_sources, select_splines, source_prices
+from skode.convex._exchange import Target
+from skode.datasets import make_hill_network
 
 ALPHAS = np.geomspace(1.0, 0.005, 12)
 
@@ -14,10 +19,10 @@ def uneven(n_targets=60, n_sources=50, seed=0):
     return rng.random((n_targets, n_sources)) < rng.gamma(0.3, 0.1, n_sources)
 
 
-def by_hand(support, allowed, own):
+def by_hand(support, allowed, own, peers):
     """The formula, source by source."""
     n_targets, n_sources = support.shape
-    pairs = [[i for i in range(n_targets) if allowed[i, j] and own[i] != j] for j in range(n_sources)]
+    pairs = [[i for i in range(n_targets) if allowed[i, j] and own[i] != j and peers[j]] for j in range(n_sources)]
     e = [len(some) for some in pairs]
     n = [sum(bool(support[i, j]) for i in pairs[j]) for j in range(n_sources)]
     rho = sum(n) / sum(e)
@@ -38,9 +43,9 @@ def test_prices_are_those_of_the_formula(seed):
     support, rng = uneven(seed=seed), np.random.default_rng(seed)
     allowed = rng.random(support.shape) < 0.8
     allowed[:, 7] = False
-    own = rng.permutation(60)  # some targets are no source
-    found = source_prices(support, allowed=allowed, own=np.where(own < 50, own, 0))
-    np.testing.assert_allclose(found, by_hand(support, allowed, np.where(own < 50, own, 0)), rtol=1e-12)
+    own, peers = rng.integers(0, 50, 60), rng.random(50) < 0.9
+    given = {"allowed": allowed, "own": own, "peers": peers}
+    np.testing.assert_allclose(source_prices(support, **given), by_hand(support, **given), rtol=1e-12)
 
 
 def test_own_and_barred_edges_are_no_argument():
@@ -163,8 +168,9 @@ def test_hubs_are_used_where_there_are_any():
 
 
 def test_where_sources_are_alike_nothing_changes():
-    support = np.zeros((40, 40), dtype=bool)
-    support[np.arange(40), (np.arange(40) + 7) % 40] = support[np.arange(40), (np.arange(40) + 11) % 40] = True
+    rng = np.random.default_rng(0)
+    support = rng.random((40, 40)) < 0.05
+    np.fill_diagonal(support, False)
     features, slopes = linear(support, 100, 0.5)
     found = select_sources(features[:, None], np.ones((100, 1)), slopes, np.ones(100), alphas=ALPHAS, own=np.arange(40))
     before = select(features, slopes, np.ones(100), alphas=ALPHAS)
@@ -172,5 +178,88 @@ def test_where_sources_are_alike_nothing_changes():
     np.testing.assert_array_equal(found.scores, before.scores)
 
 
+def test_an_input_that_drives_all_is_no_hub_among_states():
+    rng = np.random.default_rng(1)
+    support = np.concatenate([rng.random((60, 60)) < 0.04, np.ones((60, 1), dtype=bool)], axis=1)
+    peers = np.arange(61) < 60
+    assert source_prices(support) is not None and source_prices(support, peers=peers) is None
+
+
+def hub_rows():
+    """Rows of a linear field with four hubs."""
+    rng = np.random.default_rng(0)
+    support = rng.random((60, 60)) < np.where(np.arange(60) < 4, 0.35, 0.004)
+    np.fill_diagonal(support, False)
+    features, slopes = linear(support, 70, 1.0)
+    return support, (features[:, None], np.ones((70, 1)), slopes, np.ones(70))
+
+
+def test_paths_and_strengths_are_those_without_prices():
+    _, rows = hub_rows()
+    found = select_sources(*rows, alphas=ALPHAS, own=np.arange(60))
+    plain = select(rows[0][:, 0], rows[2], rows[3], alphas=ALPHAS)
+    assert (found.support != plain.support).any()
+    np.testing.assert_array_equal(found.alpha_max, plain.alpha_max)
+    for one, other in zip(found.path, plain.path, strict=True):
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
+
+
+def test_evidence_of_edges_knows_their_prices():
+    support, (nodes, quadrature, slopes, weights) = hub_rows()
+    given = {"support": support, "n_functions": 1, "n_rows": np.full(60, 35.0)}
+    prices = source_prices(support)
+    plain, priced = (edge_evidence(nodes, quadrature, slopes, weights, prices=p, **given) for p in (None, prices))
+    alone = support.sum(axis=1) == 1
+    rows, columns = np.nonzero(support & alone[:, None])
+    # One source of sixty: the prior is 2 log 60 times the price.
+    rise = (priced - plain)[rows, columns]
+    np.testing.assert_allclose(rise, 2 * np.log(60) * (1 - prices[rows, columns]), atol=1e-9)
+    assert (rise[columns < 4] > 0).all() and len(rise) > 3
+
+
+def orthonormal(explained, prices):
+    """A target with uncorrelated candidates that explain so much."""
+    n = len(explained)
+    gram = np.eye(n).reshape(n, 1, n, 1)
+    cross = np.sqrt(np.array(explained))[:, None]
+    return Target(gram, cross, np.ones(n, dtype=np.int64), 100, 60.0, np.array(prices))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_exchange_ends_where_no_single_source_lowers_the_criterion(seed):
+    rng = np.random.default_rng(seed)
+    target = orthonormal(rng.dirichlet(np.ones(6)) * 0.9, rng.uniform(0.2, 2.0, 6))
+    sources, value = target.exchange(rng.random(6) < 0.5, 1e-6, 6)
+    criteria = {k: target.criterion(list(k), target.residual(list(k))) for k in subsets(6)}
+    assert criteria[tuple(sorted(sources))] == pytest.approx(value, rel=1e-3)
+    for k in range(6):
+        other = tuple(sorted(set(sources) ^ {k}))
+        assert criteria[other] >= value - 1e-3 * abs(value)
+
+
+def test_a_dear_source_that_explains_little_goes_before_a_cheap_one_that_explains_less():
+    target = orthonormal([0.30, 0.10, 0.11], [1.0, 0.2, 1.9])
+    assert sorted(target.exchange(np.ones(3, dtype=bool), 0.001, 3)[0]) == [0, 1]
+
+
+def test_a_cheap_source_that_explains_too_little_to_enter_holds_up_no_other():
+    target = orthonormal([0.3, 0.3, 0.09, 0.12], [1.0, 1.0, 0.2, 1.3])
+    assert sorted(target.exchange(np.zeros(4, dtype=bool), 0.05, 4)[0]) == [0, 1, 3]
+
+
+def subsets(n):
+    return [tuple(k for k in range(n) if number >> k & 1) for number in range(2**n)]
+
+
 def f1(found, true):
     return 2 * (found & true).sum() / (found.sum() + true.sum())
+
+
+def test_a_number_of_edges_is_sought_on_the_path_that_is_fitted():
+    data = make_hill_network(64, 50, 6, dt=1.0, n_edges=130, hubs=1.0, noise=0.1, random_state=0)
+    X, y, groups = from_trajectories(data.states, data.times)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = SparseNODERegressorCV(selection=200, random_state=0).fit(X, y, groups=groups)
+    wanted = min(model.path_, key=lambda level: abs(level["n_edges"] - 200))
+    assert (model.dependency_matrix_ > 0).sum() == pytest.approx(wanted["n_edges"], rel=0.1)

@@ -152,7 +152,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._stage",
         "skode._train",
     },
-    "skode._calm": TYPES | PARTS | {"skode._prepared", "skode._reach"},
+    "skode._calm": TYPES | PARTS | {"skode._prepared", "skode._reach", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepared"},
     "skode._points": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
     "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._points", "skode._start_velocity"},

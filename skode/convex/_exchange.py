@@ -93,34 +93,46 @@ class Target(NamedTuple):
             if len(sources) >= min(most, len(self.rank)):
                 break
             gains = self._gains(sources)
-            new = self._next(sources, residual - gains)
+            some = np.flatnonzero(gains >= ENTRY * least)
+            if len(some) == 0:
+                break
+            paid = self.prices[sources].sum() + self.prices[some]
+            new = int(some[self._best(residual - gains[some], len(sources) + 1, paid)])
             after = residual - float(gains[new])
-            if gains[new] < ENTRY * least or self.criterion([*sources, new], after) >= value - 1e-9 * abs(value):
+            if self.criterion([*sources, new], after) >= value - 1e-9 * abs(value):
                 break
             sources, residual, value = self._dropped([*sources, new], after, least)
         return sources, value
 
-    def _next(self, sources: list[int], after: FloatArray) -> int:
-        """The candidate with which the criterion is least, given the residual with each, functions not counted."""
-        size = len(sources) + 1
-        paid = self.prices + self.prices[sources].sum()
+    def _best(self, residual: FloatArray, size: int, paid: FloatArray) -> int:
+        """Of several supports of one size the one with the least criterion, functions not counted.
+
+        Parameters
+        ----------
+        residual : array (support,)
+        size : int
+        paid : array (support,)
+            Sum of the prices of their sources.
+        """
         value = ebic(
-            np.maximum(after, RESIDUAL_FLOOR),
-            np.full(len(after), float(size)),
+            np.maximum(residual, RESIDUAL_FLOOR),
+            np.full(len(residual), float(size)),
             n_rows=np.array(self.n_rows),
             n_sources=self.n_sources,
             gamma=EBIC_GAMMA,
-            price=paid / size,
+            price=paid / max(size, 1),
         )
-        value[sources] = np.inf
-        return int(np.argmin(value))
+        return int(np.lexsort((residual, value))[0])
 
     def _dropped(self, sources: list[int], residual: float, least: float) -> tuple[list[int], float, float]:
-        """Drop the source that explains least, as long as the criterion falls or it explains too little."""
+        """Drop sources that explain too little, then those without which the criterion falls most."""
         value = self.criterion(sources, residual)
         while sources:
             losses = self._losses(sources)
             worst = int(np.argmin(losses))
+            if losses[worst] >= least:
+                paid = self.prices[sources].sum() - self.prices[sources]
+                worst = self._best(residual + losses, len(sources) - 1, paid)
             rest = [*sources[:worst], *sources[worst + 1 :]]
             after = residual + float(losses[worst])
             if (there := self.criterion(rest, after)) >= value and losses[worst] >= least:

@@ -132,7 +132,7 @@ def select(
         mass = column.sum(axis=0) ** 2 / (column**2).sum(axis=0)
         given = mass * SHARE_OF_ROWS if n_rows is None else np.broadcast_to(n_rows, n_targets)[targets]
         effective = np.broadcast_to(given, len(targets)).astype(np.float64)
-        own = None if prices is None else prices[targets]
+        own = prices if prices is None or len(targets) == n_targets else prices[targets]
         parts.append(_select(products, grid, unpriced[targets], barred[targets], alpha, effective, own))
         order.append(targets)
     place = np.argsort(np.concatenate(order))

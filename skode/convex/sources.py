@@ -26,6 +26,7 @@ def select_sources(
     noise: FloatArray | None = None,
     freedom: FloatArray | None = None,
     own: IntArray | None = None,
+    peers: BoolArray | None = None,
 ) -> Selection:
     r"""Select by the adaptive lasso and, if splines describe the rows better than lines, exchange sources with these.
 
@@ -39,7 +40,7 @@ def select_sources(
     more than ``freedom``.
 
     What is chosen tells how targets are shared out among sources. If that is more uneven than chance makes it, edges of
-    sources with many targets cost less, those of others more (``source_prices``), and all is chosen once more.
+    sources with many targets cost less, those of others more (``source_prices``), and sources are chosen once more.
 
     Parameters
     ----------
@@ -62,11 +63,14 @@ def select_sources(
         Independent slopes in the rows: a path that was smoothed has fewer than intervals. None is one for each row.
     own : array (target,) of int, default None
         The source that a target is itself. None is none.
+    peers : array (source,) of bool, default None
+        Sources of one kind, whose numbers of targets may be compared. None is all.
 
     Returns
     -------
     Selection
-        ``alphas`` are the strengths at which the lasso's supports stand, from which the exchange began.
+        ``alphas`` are the strengths at which the lasso's supports stand, from which the exchange began; ``path`` and
+        ``alpha_max`` are those where all sources cost the same, as with a given ``alpha``.
         ``evidence`` is None with a given ``alpha``.
     """
     features = np.einsum("kl,kls->ks", quadrature, nodes)
@@ -88,9 +92,11 @@ def select_sources(
         else:
             bent = exchange(start=bent.support, scores=found.scores, n_rows=n_rows, n_functions=(n_functions,))
     support = found.support if n_functions == 1 else bent.support
-    prices = source_prices(support, allowed=allowed, own=own)
+    prices = source_prices(support, allowed=allowed, own=own, peers=peers)
     if prices is not None:
-        found = convex(n_rows=n_convex, prices=prices)
+        path, top = found.path, found.alpha_max
+        del found  # matrices of all pairs
+        found = convex(n_rows=n_convex, prices=prices)._replace(path=path, alpha_max=top)
         again = partial(exchange, start=found.support, scores=found.scores, n_rows=n_rows, prices=prices)
         support = found.support if n_functions == 1 else again(n_functions=(n_functions,)).support
     if n_functions > 1:

@@ -93,7 +93,8 @@ def select_splines(
        n \log(residual) + df \log n + 2 \log \binom{p}{|S_i|}
 
     with g_ij in the span of m functions, df in all. From the sources that a linear field has, the one that
-    explains least is dropped and the candidate that explains most is added, until neither lowers the criterion.
+    explains least for its price is dropped and the candidate that explains most is added, until neither lowers the
+    criterion.
     A source that explains less than ``least`` of a target's mean square is dropped, and none is added that explains
     less than twice that: of rows without noise every trace of the unknown path inside an interval is significant. One
     number m serves all targets, that of the least sum of criteria; lines keep the sources as they are.

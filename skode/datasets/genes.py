@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,8 +96,8 @@ def make_hill_network(
     repression : float, default=0.4
         Probability that an edge represses.
     hubs : float, default=0.0
-        How uneven the genes are as regulators: in a random order, the k-th is drawn with odds k^-hubs. 0 makes all
-        alike; with 1, Zipf's law, few genes regulate most others.
+        Between 0 and 10, how uneven the genes are as regulators: in a random order, the k-th is drawn with odds
+        k^-hubs. 0 makes all alike; with 1, Zipf's law, few genes regulate most others.
     decay : float, default=1.0
         Geometric mean of the range of decay rates.
     decay_spread : float, default=1.0
@@ -203,7 +204,5 @@ def _check_options(n_genes: int, n_edges: int, combine: str, repression: float, 
         raise ValueError(f"combine must be 'product' or 'sum'; got {combine!r}. Choose how regulators act together.")
     if not 0 <= repression <= 1:
         raise ValueError(f"repression must be a probability in [0, 1]; got {repression}. Pass the share of repressors.")
-    if not (np.isfinite(hubs) and hubs >= 0):
-        raise ValueError(
-            f"hubs must be a finite exponent >= 0; got {hubs}. Use 0 for genes that are alike, 1 for hubs."
-        )
+    if not (isinstance(hubs, numbers.Real) and 0 <= hubs <= 10):
+        raise ValueError(f"hubs must be an exponent in [0, 10]; got {hubs!r}. Use 0 for equal genes, 1 for a few hubs.")
