@@ -53,8 +53,9 @@ class SparseNODERegressor(AbstractNODERegressor):
         another. ``"additive"`` is for hundreds to thousands of variables: the sources of every target are selected
         as if each acted by itself, by convex problems along paths that a shared decay bridges between observations,
         and only they enter the target's network, which is fitted by least squares in float64: ``learning_rate``,
-        ``dtype`` and ``initial_state`` play no part. "auto" is ``"additive"`` from 64 sources on, where the other
-        settings allow it, and ``"per_target"`` below.
+        ``dtype`` and ``initial_state`` play no part. Where forecasts of the training data run away, what other
+        variables do to a target is weakened, all alike (stage "calm" of ``history_``). "auto" is ``"additive"`` from
+        64 sources on, where the other settings allow it, and ``"per_target"`` below.
     gates : {"weight", "edge", "unit"} or None, default=None
         What a gate of ``"l0"`` and ``"pathreg"`` multiplies; None is "edge" on per-target fields and "weight"
         elsewhere. "unit" is the published code's choice and cannot express a graph.
@@ -68,7 +69,8 @@ class SparseNODERegressor(AbstractNODERegressor):
         ecology). Outside the data they would run away: in a fitted per-target field they read states as far as
         the training box widened by half, and its edge beyond. With "auto" the refit of a per-target field
         tries none and four, on the same support, and keeps the four if forecasts of held-out windows improve by more
-        than 1.64 standard errors. A positive number needs ``field="per_target"``.
+        than 1.64 standard errors; where they improve by less, ``SparseNODERegressorCV`` asks the folds. A positive
+        number needs ``field="per_target"``.
     order : {1, 2}, default=1
         2 fits d2q/dt2 = f(q, dq/dt, u, t); y holds positions.
     time_dependent : bool, default=False

@@ -65,7 +65,8 @@ random_state, verbose
         that of the level nearest to 0.02 where forecasts of held-out windows are better with a probability of .99;
         the support of least held-out loss; that of the least extended Bayesian information criterion, which needs no
         folds; or the level of the path with about so many edges. The additive field, for many variables, always takes
-        "ebic" unless a number is given: folds are too dear there.
+        "ebic" unless a number is given: folds are too dear there. Its further edges of sources that drive many other
+        targets cost less, where sources differ beyond chance; not so if a number is given.
 
     Attributes
     ----------
