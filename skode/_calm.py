@@ -19,8 +19,10 @@ from skode.fields import PackedField
 
 SHARES = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Shares of the field that are tried. With none of it no variable would feel another."""
-MOST = 50
+MOST = 25
 """Forecasts that are made of the training data; more are thinned evenly."""
+WORSE = 1.05
+"""Times the smallest error from which on smaller shares are not tried."""
 
 
 def calm(trained: Trained, prepared: Prepared, problem: Problem, step: Callable[[Dynamics, Weights], float]) -> Reached:
@@ -31,10 +33,10 @@ def calm(trained: Trained, prepared: Prepared, problem: Problem, step: Callable[
 
     .. math:: F_i \to s F_i + (1 - s) (c_i - \gamma_i z_i)
 
-    is tried for several s, where c and gamma >= 0 are the regression of F_i on z_i over the data: a variable keeps its
-    rate of relaxation and its level, and what others do to it weakens. Of these fields and the one before, that with
-    the smallest error of such forecasts is kept; ``history`` then has a stage "calm", with both errors as its losses.
-    The edges stay. One number for all variables cannot follow noise.
+    is tried for smaller and smaller s, until forecasts get clearly worse, where c and gamma >= 0 are the regression of
+    F_i on z_i over the data: a variable keeps its rate of relaxation and its level, and what others do to it weakens.
+    Of these fields and the one before, that with the smallest error of such forecasts is kept; ``history`` then has a
+    stage "calm", with both errors as its losses. The edges stay. One number for all variables cannot follow noise.
 
     Parameters
     ----------
@@ -67,6 +69,8 @@ def calm(trained: Trained, prepared: Prepared, problem: Problem, step: Callable[
     for share in SHARES:
         less = pulled(field, weights, share, alone)
         now = judged(less)
+        if now.error > WORSE * best.error:
+            break
         best, kept = (now, less) if now.error < best.error else (best, kept)
     if kept is weights:
         return Reached(trained, whole)
