@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from skode._amounts import amounts_of, are_amounts
 from skode._bridge import bridge_nodes
 from skode._dynamics import Dynamics
 from skode._memory import release
@@ -65,8 +66,8 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     """Select the sources of every target as for a linear field, then let held-out windows decide what reads them.
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
-    2. *refit*: on the support, by least squares, rates of decay of one's own or shared, lines or networks, as held-out
-       windows are forecast better (see ``_readers``); then once more on all rows.
+    2. *refit*: on the support, by least squares, rates of decay of one's own or shared, lines, networks or curves, as
+       held-out windows are forecast better (see ``_readers``); then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
@@ -109,12 +110,14 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
         problem,
         decay=decay,
         support=found.support,
+        amounts=amounts_of(prepared) if are_amounts(prepared) else None,
         required=request.required,
         weight_decay=request.weight_decay,
         seed=request.seed,
         n_iter=request.n_iter,
     )
     reading = choose_readers(readers)
+    field, dynamics = reading.kind.field, replace(dynamics, field=reading.kind.field)
     fitted = reading.go_on(every_row(prepared, problem.matching.double()), reading.fitted)
     history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
     request.report(history["refit"].line("refit"))

@@ -152,7 +152,7 @@ def _rises(
     trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, (AFRESH,)), frozen=masks)
     with torch.no_grad():
         errors = matching_errors(field, trained.weights, every_row(test, problem.matching)).double().cpu().numpy()
-    label = _runs(test)
+    label = run_labels(test)
     sums = np.zeros((n_models, int(label.max(initial=-1)) + 1, errors.shape[-1]))
     for model in range(n_models):
         np.add.at(sums[model], label, errors[model])
@@ -162,7 +162,7 @@ def _rises(
     return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _runs(test: Prepared) -> IntArray:
+def run_labels(test: Prepared) -> IntArray:
     """Number of the run of neighbouring intervals that a row belongs to."""
     label = np.stack([test.interval_series, test.interval_place // (RUN * test.oversampling)])
     runs: IntArray = np.unique(label, axis=1, return_inverse=True)[1].astype(np.int64)

@@ -54,6 +54,7 @@ class Specification:
     activation: str
     n_bilinear: int
     widen: bool
+    curves: bool  # whether Hill's functions may take the place of networks
     order: int
     time_dependent: bool
     velocity_inferred: bool
@@ -101,7 +102,7 @@ def resolve_field(
     many = layout.n_states + layout.n_inputs >= MANY
     additive = many and plain and unsigned and spec.penalty.name == "group_lasso"
     if not additive:
-        return replace(spec, field="per_target")
+        return replace(spec, field="per_target", curves=spec.curves and plain and unsigned)
     return replace(spec, field="additive", hidden=FEW_UNITS if default_width else spec.hidden)
 
 

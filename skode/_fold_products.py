@@ -9,10 +9,10 @@ import torch
 
 from skode._batch import Batch
 from skode._capacity import clearly_lower
-from skode._fit import WINDOW, Specification, options_of, set_up, starts_of
+from skode._fit import WINDOW, SetUp, Specification, options_of, set_up, starts_of
 from skode._parts import train_in_parts
 from skode._prepare import prepare
-from skode._problem import forecasts
+from skode._problem import can_forecast, forecasts
 from skode._steady import SteadyRows
 from skode._trajectories import Trajectories
 from skode._typing import Weights
@@ -50,11 +50,8 @@ def better_on_folds(
         False where folds have too few windows to tell.
     """
     spec, gains = specification, []
-    for train_part, test_part in folds[:MOST]:
-        prepared, dynamics, problem = set_up(train_part, spec, steady)
-        test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
-        windows = forecasts(test, WINDOW, problem.rows.slopes, starts_of(spec))
-        problem = problem._replace(held_windows=windows)
+    for part in folds[:MOST]:
+        _, dynamics, problem = set_up_fold(part, spec, steady)
         options, batch = options_of(spec, (AFRESH,)), Batch.single(0.0, seed)
         trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=mask)
         if trained.gains is not None:
@@ -63,3 +60,13 @@ def better_on_folds(
         return False
     every = torch.cat(gains)
     return bool(clearly_lower(-every, than=torch.zeros_like(every)))
+
+
+def set_up_fold(part: Part, spec: Specification, steady: SteadyRows | None) -> SetUp:
+    """What training on the first part starts from, all windows of the second held out; None if it has none."""
+    train_part, test_part = part
+    prepared, dynamics, problem = set_up(train_part, spec, steady)
+    test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
+    some = can_forecast(test, WINDOW)
+    windows = forecasts(test, WINDOW, problem.rows.slopes, starts_of(spec)) if some else None
+    return SetUp(prepared, dynamics, problem._replace(held_windows=windows))

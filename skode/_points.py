@@ -6,7 +6,7 @@ import numpy as np
 
 from skode._dynamics import Dynamics
 from skode._typing import AnyArray, FloatArray, IntArray
-from skode.fields import PointNets
+from skode.fields import AbstractPoints
 from skode.integrate import NumpySteps
 
 BLOCK_ENTRIES = 2**15
@@ -18,7 +18,7 @@ class PointsSlope:
 
     Parameters
     ----------
-    nets : PointNets
+    nets : AbstractPoints
         The field times its rate.
     speed : array (d,) or None
         dq/dt for one unit of velocity, for order 2.
@@ -32,7 +32,7 @@ class PointsSlope:
 
     def __init__(
         self,
-        nets: PointNets,
+        nets: AbstractPoints,
         speed: FloatArray | None,
         inputs: FloatArray,
         origin: FloatArray,
@@ -64,11 +64,11 @@ class PointsDynamics:
     Parameters
     ----------
     dynamics : Dynamics
-    nets : PointNets
+    nets : AbstractPoints
         The field times its rate.
     """
 
-    def __init__(self, dynamics: Dynamics, nets: PointNets) -> None:
+    def __init__(self, dynamics: Dynamics, nets: AbstractPoints) -> None:
         scales = dynamics.scales
         self.nets, self.n_states, self.speed = nets, dynamics.n_states, dynamics.speed
         self.tick = scales.time_unit / scales.clock_sd if dynamics.time_dependent else None

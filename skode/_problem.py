@@ -111,6 +111,11 @@ def forecasts(prepared: Prepared, length: int, like: torch.Tensor, starts: Start
     return _windows(prepared, _window_pieces(prepared, length * prepared.oversampling, starts), like)
 
 
+def can_forecast(prepared: Prepared, length: int) -> bool:
+    """Whether there are such windows: observations that follow each other without a long gap."""
+    return bool(_window_pieces(prepared, length * prepared.oversampling, "observed"))
+
+
 def longest(prepared: Prepared) -> int:
     """Intervals that the longest trajectory would have if it were well sampled, rounded up."""
     return -(-(max(len(course.times) for course in prepared.courses) - 1) // prepared.oversampling)

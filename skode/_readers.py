@@ -1,13 +1,16 @@
-"""What reads the selected sources: own or shared decay, lines or networks; held-out windows decide."""
+"""What reads the selected sources: own or shared decay, lines, networks or curves; held-out windows decide."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
+from skode._amounts import Amounts
 from skode._capacity import can_decide, clearly_lower, held_out_squares
+from skode._curve_fits import curve_prices, hill_field
 from skode._dynamics import Dynamics
 from skode._parallel import one_torch_thread
 from skode._problem import Problem
@@ -20,14 +23,17 @@ DECAYS = (1.0, 0.01)
 """Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
 RIDGES = (0.01, 0.03, 0.1, 0.3)
 """Prices of lines on offer beside none. Lines that describe other curves feed each other, and errors grow with time."""
+BENDS = (1.0, 10.0)
+"""Prices of curves that differ from those half saturated at the median, in units of the estimator's weight decay."""
 
 
 class Candidate(NamedTuple):
-    """What may bend, and how strongly it is held."""
+    """What reads the sources, what of it is fitted, and how strongly it is held."""
 
+    field: PackedField
     free: tuple[str, ...]
-    weight_decay: float
-    ridge: float = 0.0
+    prices: Mapping[str, float]
+    fixed: torch.Tensor  # (target, slot) of bool, columns that stay as they are
 
 
 class Readers(NamedTuple):
@@ -41,6 +47,7 @@ class Readers(NamedTuple):
     own: torch.Tensor  # (target, slot) of bool, the column of the variable itself, unless it is required
     shared: torch.Tensor  # (target, slot) of bool, the same where it decays at the shared rate and does nothing else
     drawn: Weights  # (1, ...) from which fits begin
+    amounts: Amounts | None  # of the sources, where all of them are amounts
 
     @classmethod
     def draw(
@@ -50,6 +57,7 @@ class Readers(NamedTuple):
         *,
         decay: FloatArray,
         support: BoolArray,
+        amounts: Amounts | None,
         required: BoolArray | None,
         weight_decay: float,
         seed: int,
@@ -66,6 +74,8 @@ class Readers(NamedTuple):
             Rate that all share, in standard units.
         support : array (target, source) of bool
             Selected. A variable that was not selected for itself decays at the shared rate.
+        amounts : Amounts or None
+            Of the sources, where all of them are amounts.
         required : array (target, source) of bool or None
             A variable that must drive itself has a rate of its own: the shared one may be 0.
         weight_decay : float
@@ -80,7 +90,7 @@ class Readers(NamedTuple):
         own = field.to_columns(diagonal).to(device)
         shared = field.to_columns(diagonal & ~torch.as_tensor(support)).to(device)
         rate = torch.as_tensor(decay, device=device)
-        return cls(dynamics, problem, weight_decay, n_iter, rate, own, own, drawn).sharing(shared)
+        return cls(dynamics, problem, weight_decay, n_iter, rate, own, own, drawn, amounts).sharing(shared)
 
     @property
     def field(self) -> PackedField:
@@ -104,14 +114,13 @@ class Readers(NamedTuple):
     def fit(self, rows: Rows, start: Weights, kind: Candidate, n_iter: int) -> Refit:
         """Fit to rows from given weights."""
         return refit(
-            self.field,
+            kind.field,
             rows,
             start,
             scale=self.problem.matching.double(),
-            weight_decay=kind.weight_decay,
-            ridge=kind.ridge,
+            prices=kind.prices,
             free=kind.free,
-            fixed=self.shared,
+            fixed=kind.fixed,
             n_iter=n_iter,
         )
 
@@ -121,19 +130,40 @@ class Readers(NamedTuple):
         if not can_decide(self.problem):
             return Reading(self, kind, fitted, fitted.loss.new_empty(0, len(fitted.loss)))
         with one_torch_thread():
-            return Reading(self, kind, fitted, held_out_squares(self.dynamics, fitted.weights, self.problem)[0])
+            dynamics = replace(self.dynamics, field=kind.field)
+            return Reading(self, kind, fitted, held_out_squares(dynamics, fitted.weights, self.problem)[0])
 
     def lines(self, ridge: float = 0.0) -> Reading:
         """Lines, at a price."""
         start = {k: value if k in self.linear else torch.zeros_like(value) for k, value in self.drawn.items()}
-        return self.read(start, Candidate(self.linear, self.weight_decay, ridge))
+        return self.read(start, Candidate(self.field, self.linear, {"K": ridge}, self.shared))
 
     def networks(self, lines: Refit) -> list[Reading]:
         """Networks, held more and then less strongly, that begin with given lines."""
         start = {**self.drawn, **{name: lines.weights[name] for name in self.linear}}
+        held = [name for name in start if name != "K" and not name.startswith("b")]
         found = []
         for factor in DECAYS:
-            found.append(self.read(start, Candidate(tuple(start), factor * self.weight_decay)))
+            prices = dict.fromkeys(held, factor * self.weight_decay)
+            found.append(self.read(start, Candidate(self.field, tuple(start), prices, self.shared)))
+            start = found[-1].fitted.weights
+        return found
+
+    def curves(self, lines: Refit) -> list[Reading]:
+        """Hill's functions and their products, of sources that are amounts, held less and more strongly."""
+        if self.amounts is None:
+            return []
+        field = hill_field(self.field, self.amounts, self.field.parents)
+        start = field.init(torch.Generator(), n_models=1, dtype=torch.float64, device=self.decay.device)
+        shared, own = (
+            field.to_columns(self.field.to_wide(columns.double())) > 0 for columns in (self.shared, self.own)
+        )
+        slopes = field.to_columns(self.field.to_wide(lines.weights["K"].squeeze(-2)))
+        start["K"] = (slopes * own).unsqueeze(-2)
+        found = []
+        for factor in BENDS:
+            prices = curve_prices(self.weight_decay, factor)
+            found.append(self.read(start, Candidate(field, tuple(start), prices, shared)))
             start = found[-1].fitted.weights
         return found
 
@@ -166,18 +196,26 @@ class Reading(NamedTuple):
 
     def unless(self, others: Sequence[Reading]) -> Reading:
         """Itself, or the best of the others where that is ahead."""
+        if not others:
+            return self
         best = min(others, key=lambda other: float(other.errors.mean().nan_to_num(torch.inf)))
         return best if best.ahead_of(self) else self
 
     def bettered(self) -> Reading:
-        """Lines as they are, or whichever of lines at a price and networks is ahead of them."""
-        return self.unless([*map(self.readers.lines, RIDGES), *self.readers.networks(self.fitted)])
+        """Lines as they are, or whichever of lines at a price, networks and curves is ahead of them.
+
+        Networks that are ahead must be ahead of curves, too: beyond the data curves go on as amounts do.
+        """
+        readers, priced = self.readers, map(self.readers.lines, RIDGES)
+        curves = self.unless(readers.curves(self.fitted))
+        best = self.unless([*priced, *readers.networks(self.fitted)])
+        return best if curves is self else curves.unless([best])
 
 
 def choose_readers(readers: Readers) -> Reading:
     """Fit what may read the sources to the rows that are not held out, and keep what is not plain only on evidence.
 
-    1. Lines; lines that have a price, and networks held more and less strongly.
+    1. Lines; lines that have a price, networks held more and less strongly, and curves if sources are amounts.
     2. The same with other decays, if lines forecast better with them. Noise in a variable's observations is in its
        slopes and in itself as a source, and what a line makes of a product looks like decay too: rows support rates
        that forecasts do not. On offer are: all share the rate; all but those whose own held-out windows are forecast

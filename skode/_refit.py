@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from skode._parallel import on_threads
 from skode._typing import Weights
 from skode.fields import PackedField
-from skode.fields.tangents import TargetNets, over_nodes
+from skode.fields.tangents import AbstractNets, over_nodes
 from skode.least_squares import levenberg_marquardt
 from skode.objectives import Rows
 
@@ -37,16 +37,15 @@ def refit(
     start: Weights,
     *,
     scale: torch.Tensor,
-    weight_decay: float,
-    ridge: float = 0.0,
+    prices: Mapping[str, float],
     free: tuple[str, ...] | None = None,
     fixed: torch.Tensor | None = None,
     n_iter: int = 30,
     tol: float = 1e-3,
 ) -> Refit:
-    """Minimise the matching loss of every target, plus weight decay, by Levenberg-Marquardt and variable projection.
+    """Minimise the matching loss of every target, plus prices, by Levenberg-Marquardt and variable projection.
 
-    Targets with the same number of parents are batches, on as many threads as torch may use: nothing grows with the
+    Targets whose equations are alike are batches, on as many threads as torch may use: nothing grows with the
     square of the number of variables. Linear parts are solved for given the others, after every step (variable
     projection).
 
@@ -56,10 +55,8 @@ def refit(
     rows : Rows
     start : dict of tensors  # (1, ...)
     scale : tensor  # (target,), from ``matching_scale``
-    weight_decay : float
-        Price of the squared weights of a target; biases are free, and so is the linear skip, which bends nothing.
-    ridge : float
-        Price of the squared linear skip, in standard units.
+    prices : dict of float
+        Price of the squared entries of a tensor; those that are not named are free.
     free : tuple of str, optional
         Tensors that may change; the others stay as they are. All by default.
     fixed : bool tensor  # (target, slot), optional
@@ -72,24 +69,21 @@ def refit(
     Refit
     """
     weights = {name: value.double().clone() for name, value in start.items()}
-    sources = rows.sources.permute(2, 1, 0).double().contiguous()  # (source, node, interval)
+    sources = field.expanded(rows.sources.permute(2, 1, 0).double().contiguous())  # (source, node, interval)
     total = rows.weights.double().sum(0).clamp_min(1e-30) * scale.double()
     loss = torch.zeros(field.n_targets, dtype=torch.float64, device=sources.device)
     open_names = tuple(weights) if free is None else free
-    line = set(open_names) <= {"K", f"b{len(field.hidden)}"}
 
-    def solve(chunk: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, int]:
-        targets, parents = chunk
-        nets = TargetNets(parents.shape[1], field.hidden, field.activation, field.n_bilinear)
+    def solve(chunk: _Chunk) -> tuple[float, int]:
+        nets, targets, slots = chunk
         root = (rows.weights[:, targets].double() / total[targets]).sqrt().T
-        held = [name for name in nets.shapes if name != "K" and not name.startswith("b")]
-        decay = weight_decay * nets.marks(*held) + ridge * nets.marks("K")
+        decay = sum((price * nets.marks(name) for name, price in prices.items()), start=nets.marks())
         open_entries = nets.marks(*open_names).expand(len(targets), -1)
         if fixed is not None:
             open_entries = open_entries * nets.outside(fixed[targets, : nets.n_slots])
-        problem = _Matching(
+        problem = Matching(
             nets,
-            sources[parents],
+            sources[slots],
             rows.quadrature.double().T * root.unsqueeze(1),
             rows.slopes[:, targets].double().T * root,
             nets.linear(),
@@ -97,7 +91,7 @@ def refit(
             open_entries,
         )
         flat = nets.flat(weights, targets)
-        if line:  # the networks stay as they are, and what is left to find is linear
+        if not bool((open_entries[:, ~problem.linear] > 0).any()):  # what bends stays as it is
             flat, left = problem.settle(flat)
             gain, n_steps = 0.0, 1
         else:
@@ -121,10 +115,18 @@ def refit(
     return Refit(weights, loss, max(gains), max(n_done))
 
 
-class _Matching(NamedTuple):
+class _Chunk(NamedTuple):
+    """Targets that are alike."""
+
+    nets: AbstractNets
+    targets: torch.Tensor  # (target,)
+    slots: torch.Tensor  # (target, slot), where they read
+
+
+class Matching(NamedTuple):
     """Residuals of the interval rows of some targets, times the square roots of the rows' shares in the loss."""
 
-    nets: TargetNets
+    nets: AbstractNets
     read: torch.Tensor  # (target, slot, node, interval)
     quadrature: torch.Tensor  # (target, node, interval), times the roots
     slopes: torch.Tensor  # (target, interval), times the roots
@@ -159,13 +161,10 @@ class _Matching(NamedTuple):
         return settled, rest - (found.mT @ design).squeeze(1)
 
 
-def _chunks(field: PackedField, rows: Rows) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Targets with as many parents as each other, and their parents (target, slot)."""
+def _chunks(field: PackedField, rows: Rows) -> Iterator[_Chunk]:
+    """Targets that are alike, as many as fit."""
     device = rows.sources.device
-    sizes = torch.tensor([len(some) for some in field.parents], device=device)
-    for size in sorted(set(sizes.tolist())):
-        targets = torch.nonzero(sizes == size)[:, 0]
-        entries = (size + 2) * (sum(field.hidden) + 1 + 2 * field.n_bilinear) * len(rows.quadrature)
-        for chunk in torch.split(targets, max(1, int(CHUNK_ENTRIES / entries))):
-            parents = torch.tensor([field.parents[int(i)] for i in chunk], dtype=torch.long, device=device)
-            yield chunk, parents.view(len(chunk), size)
+    for nets, targets, slots in field.alike():
+        some = max(1, int(CHUNK_ENTRIES / (nets.n_entries * len(rows.quadrature))))
+        for chunk, read in zip(torch.split(targets, some), torch.split(slots, some), strict=True):
+            yield _Chunk(nets, chunk.to(device), read.to(device))

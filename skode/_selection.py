@@ -11,6 +11,7 @@ from skode._batch import Batch
 from skode._choice import choose_levels, information, usual_level
 from skode._compact import compact
 from skode._confidence import edge_confidence, prune
+from skode._curves import curve_confidence, curves_instead, fitted_curves, pruned
 from skode._finish import finish
 from skode._fit import Specification, fit_additive, forecasting_model, options_of, set_up, start_velocity_of
 from skode._fitted import Fitted
@@ -88,7 +89,7 @@ def select(
     spec, alphas = specification, np.sort(alphas)[::-1].copy()
     if spec.field == "additive":
         return _select_additive(trajectories, spec, alphas, selection, seed, steady)
-    prepared, dynamics, problem = set_up(trajectories, spec, steady)
+    setup = prepared, dynamics, problem = set_up(trajectories, spec, steady)
     field = dynamics.field
     path = run_path(dynamics, problem, spec, alphas, seed)
 
@@ -108,6 +109,17 @@ def select(
         level = np.where(by_windows, usual, level)
 
     mask, confidence = path.support(level), None
+    curves = curves_instead(setup, start, mask, folds.parts, spec, seed, steady) if doubted and spec.curves else None
+    if curves is not None:
+        if confident:
+            confidence = curve_confidence(curves, folds.parts, spec, steady)
+            curves = pruned(curves, confidence, prepared, problem, spec)
+        pilot, alpha_max = path.ranking(problem), path.trained.alpha_max[:1]
+        fitted = fitted_curves(curves, prepared, problem, spec, pilot=pilot, alpha_max=alpha_max)
+        if confidence is not None:
+            fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
+        return Selected(fitted, path.matrices(prepared, problem), alphas, level, losses, best, folds.kind)
+
     if confident and field.per_target:
         edges = (field.by_variable(field.paths(mask))[0] > 0).cpu().numpy()
         confidence = edge_confidence(folds, mask, edges, spec, seed, steady)

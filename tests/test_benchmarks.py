@@ -15,6 +15,7 @@ from skode import SparseNODERegressor
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+import _attractors  # noqa: E402
 from _answers import Answer, runge_kutta, with_forecasts  # noqa: E402
 from _attractors import ATTRACTORS, sample_attractor  # noqa: E402
 from _figures import judge, knockout_figures  # noqa: E402
@@ -182,8 +183,9 @@ def test_an_attractor_is_sampled_as_those_of_the_file():
     assert (clean.times[:, 0] == 0).all() and (np.diff(clean.times) > 0).all()
     assert clean.times.max() < 2 * clean.period and clean.test_times[-1] == pytest.approx(3 * clean.period)
     np.testing.assert_array_equal(clean.times, noisy.times)
-    spread = (noisy.states - clean.states).std(axis=(0, 1)) / clean.test.std(axis=(0, 1))
-    np.testing.assert_allclose(spread, 0.05, rtol=0.2)
+    path, _ = _attractors._path("Rucklidge")  # of the few starts above other spreads than its own are likely
+    spread = (noisy.states - clean.states).std(axis=(0, 1)) / path.std(axis=0)
+    np.testing.assert_allclose(spread, 0.05, rtol=0.1)
     assert not np.isin(other.test[:, 0], noisy.test[:, 0]).any()
     crossings = (np.diff(np.sign(clean.test[..., 0] - clean.test[..., 0].mean()), axis=1) != 0).sum(axis=1)
     assert 2 <= crossings.mean() <= 12  # three periods

@@ -120,10 +120,17 @@ ALLOWED: dict[str, set[str]] = {
     "skode._problem": TYPES
     | {"skode._dynamics", "skode._prepare", "skode._prepared", "skode._ties", "skode.objectives"},
     "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepared"},
-    "skode._readers": TYPES | PARTS | {"skode._capacity", "skode._parallel", "skode._refit"},
+    "skode._readers": TYPES
+    | PARTS
+    | {"skode._amounts", "skode._capacity", "skode._curve_fits", "skode._parallel", "skode._refit"},
+    "skode._amounts": TYPES | {"skode._prepared"},
+    "skode._curve_fits": TYPES
+    | {"skode._amounts", "skode._parallel", "skode._refit", "skode.fields", "skode.least_squares", "skode.objectives"},
+    "skode._curve_search": TYPES | {"skode._curve_fits", "skode.convex"},
     "skode._additive": TYPES
     | PARTS
     | {
+        "skode._amounts",
         "skode._bridge",
         "skode._memory",
         "skode._prepared",
@@ -187,6 +194,23 @@ ALLOWED: dict[str, set[str]] = {
     "skode._finish": TYPES
     | PARTS
     | {"skode._fit", "skode._fold_products", "skode._parts", "skode._steady", "skode._train"},
+    "skode._curves": TYPES
+    | PREPARED
+    | PARTS
+    | {
+        "skode._amounts",
+        "skode._calm",
+        "skode._confidence",
+        "skode._curve_fits",
+        "skode._curve_search",
+        "skode._finish",
+        "skode._fit",
+        "skode._fitted",
+        "skode._fold_products",
+        "skode._parts",
+        "skode._predict",
+        "skode._train",
+    },
     "skode._overrule": TYPES | PARTS | {"skode._confidence", "skode._fit", "skode._parts"},
     "skode._choice": TYPES | {"skode._prepared", "skode.convex"},
     "skode._path": TYPES
@@ -199,6 +223,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._choice",
         "skode._compact",
         "skode._confidence",
+        "skode._curves",
         "skode._finish",
         "skode._fit",
         "skode._fitted",

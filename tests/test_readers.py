@@ -96,7 +96,7 @@ def test_a_priced_line_is_ridge_regression():
     start = field.init(torch.Generator().manual_seed(0), n_models=1, dtype=torch.float64, device=torch.device("cpu"))
     start = {name: value if name in ("K", "b1") else torch.zeros_like(value) for name, value in start.items()}
     scale = torch.ones(2, dtype=torch.float64)
-    found = refit(field, rows, start, scale=scale, weight_decay=1.0, ridge=0.3, free=("K", "b1"))
+    found = refit(field, rows, start, scale=scale, prices={"W0": 1.0, "W1": 1.0, "K": 0.3}, free=("K", "b1"))
     wide = field.to_wide(found.weights["K"].squeeze(2)[0]).numpy()
     for target, parents in enumerate(field.parents):
         ridge = Ridge(alpha=0.3 * 50).fit(sources[:, parents], slopes[:, target])

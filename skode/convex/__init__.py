@@ -2,7 +2,7 @@
 
 from skode.convex._hubs import source_prices
 from skode.convex._products import AbstractProducts, GramProducts, RowProducts
-from skode.convex._refit import ebic, refit
+from skode.convex._refit import RESIDUAL_FLOOR, ebic, refit
 from skode.convex.path import LassoPath, alpha_max, lasso_path
 from skode.convex.select import EBIC_GAMMA, SHARE_OF_ROWS, Selection, adaptive_factors, select
 from skode.convex.sources import select_sources
@@ -10,6 +10,7 @@ from skode.convex.splines import SplineSelection, edge_evidence, select_splines,
 
 __all__ = [
     "EBIC_GAMMA",
+    "RESIDUAL_FLOOR",
     "SHARE_OF_ROWS",
     "AbstractProducts",
     "GramProducts",

@@ -6,8 +6,9 @@ from skode.fields._base import AbstractField
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
 from skode.fields._chain import Chain, Gradient, Layer, Maps
 from skode.fields._folding import Folding
-from skode.fields._points import PointNets
+from skode.fields._points import AbstractPoints
 from skode.fields.held import HeldField, hold
+from skode.fields.hill import HillField
 from skode.fields.packed import PackedField
 from skode.fields.per_target import PerTargetField
 from skode.fields.shared import SharedField
@@ -16,6 +17,7 @@ __all__ = [
     "ACTIVATIONS",
     "AbstractBoundField",
     "AbstractField",
+    "AbstractPoints",
     "Activation",
     "Affine",
     "Chain",
@@ -23,11 +25,11 @@ __all__ = [
     "Folding",
     "Gradient",
     "HeldField",
+    "HillField",
     "Layer",
     "Maps",
     "PackedField",
     "PerTargetField",
-    "PointNets",
     "SharedField",
     "Tensors",
     "hold",

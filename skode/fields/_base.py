@@ -9,7 +9,7 @@ import torch
 
 from skode._typing import AnyArray, FloatArray, Weights
 from skode.fields._bound import AbstractBoundField, ByAutograd
-from skode.fields._points import PointNets
+from skode.fields._points import AbstractPoints
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class AbstractField(ABC):
         """
         return ByAutograd(self.__call__, weights)
 
-    def at_points(self, weights: dict[str, AnyArray], gain: FloatArray) -> PointNets | None:
+    def at_points(self, weights: dict[str, AnyArray], gain: FloatArray) -> AbstractPoints | None:
         """The field at samples that never meet, in numpy; None for fields that are no faster so.
 
         Parameters

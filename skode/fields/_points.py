@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,26 @@ LARGEST = 2**17
 """Entries of the first layers of all networks from which on the arithmetic takes longer than the calls."""
 
 
-class PointNets:
+class AbstractPoints(ABC):
+    """A field at given weights, every sample by itself: its slopes do not depend on which others are there."""
+
+    @property
+    @abstractmethod
+    def n_entries(self) -> int:
+        """Numbers that one sample needs room for."""
+
+    @abstractmethod
+    def open(self, z: FloatArray) -> AtPoints:
+        """The slopes at samples as a function with memory of its own, for one thread.
+
+        Parameters
+        ----------
+        z : array (sample, source + 1)
+            Read at every call; the last column is 1.
+        """
+
+
+class PointNets(AbstractPoints):
     """Networks at given weights, every sample by itself.
 
     out = gain * (c + K z + W_L s(... s(W_0 z + b_0)) + sum_q (P_q . z)(R_q . z))
@@ -72,17 +92,9 @@ class PointNets:
 
     @property
     def n_entries(self) -> int:
-        """Numbers that one sample needs room for."""
         return int(len(self.entering) + len(self.factors) + self.leaving.shape[1])
 
     def open(self, z: FloatArray) -> AtPoints:
-        """The slopes at samples as a function with memory of its own, for one thread.
-
-        Parameters
-        ----------
-        z : array (sample, source + 1)
-            Read at every call; the last column is 1.
-        """
         entering, factors, leaving, middle = self.entering, self.factors, self.leaving, self.middle
         act, edges, n_linear, q = self.act, self.edges, self.n_linear, self.n_products
         n_first = self.first[0] * self.first[1]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch.nn.functional import pad
@@ -15,6 +15,7 @@ from skode.fields._base import AbstractField
 from skode.fields._bound import AbstractBoundField
 from skode.fields._packed import BoundPacked
 from skode.fields.per_target import draw_nets, path_weights
+from skode.fields.tangents import ENTRIES, AbstractNets, TargetNets
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,6 @@ class PackedField(AbstractField):
         As in ``PerTargetField``.
     """
 
-    ENTRIES: ClassVar[tuple[str, ...]] = ("W0", "K", "P", "R")
-
     parents: tuple[tuple[int, ...], ...] = ()
     n_bilinear: int = 0
 
@@ -46,7 +45,7 @@ class PackedField(AbstractField):
 
     @property
     def entries(self) -> tuple[str, ...]:
-        return self.ENTRIES if self.n_bilinear else self.ENTRIES[:2]
+        return ENTRIES if self.n_bilinear else ENTRIES[:2]
 
     @cached_property
     def n_slots(self) -> int:
@@ -65,6 +64,27 @@ class PackedField(AbstractField):
     def _read(self, z: torch.Tensor) -> torch.Tensor:
         """Sources of every target's columns.  # (model | 1, target, sample, slot)"""
         return pad(z, (0, 1))[..., self._index(z.device)].transpose(1, 2)
+
+    def nets(self, target: int) -> AbstractNets:
+        """The equation of a target; alike are those whose nets are equal."""
+        return TargetNets(len(self.parents[target]), self.hidden, self.activation, self.n_bilinear)
+
+    def alike(self) -> Iterator[tuple[AbstractNets, torch.Tensor, torch.Tensor]]:
+        """Targets (target,) that are alike, and where among ``expanded`` sources they read (target, slot)."""
+        found: dict[AbstractNets, list[int]] = {}
+        for target in range(self.n_targets):
+            found.setdefault(self.nets(target), []).append(target)
+        for nets, targets in sorted(found.items(), key=lambda some: some[0].n_slots):
+            slots = torch.tensor([self.slots(i) for i in targets], dtype=torch.long)
+            yield nets, torch.tensor(targets), slots.view(len(targets), nets.n_slots)
+
+    def slots(self, target: int) -> tuple[int, ...]:
+        """Where among ``expanded`` sources a target reads."""
+        return self.parents[target]
+
+    def expanded(self, sources: torch.Tensor) -> torch.Tensor:
+        """Sources (source, ...), and whatever else equations read of them (source, ...) after these."""
+        return sources
 
     def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
         lead = (n_models, self.n_targets)

@@ -1,8 +1,9 @@
-"""Per-target networks as functions of one flat parameter vector, with derivatives: what least squares needs."""
+"""Equations of targets as functions of one flat parameter vector, with derivatives: what least squares needs."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,46 +12,98 @@ import torch
 from skode._typing import Weights
 from skode.fields._activations import ACTIVATIONS
 from skode.fields._folding import Folding
-from skode.fields.packed import PackedField
+
+ENTRIES = ("W0", "K", "P", "R")
+"""Tensors of per-target networks that read the sources."""
 
 
 @dataclass(frozen=True)
-class TargetNets:
-    """Networks of some targets of a packed field that have the same number of parents.
+class AbstractNets(ABC):
+    """Equations of some targets of a packed field that are alike, as functions of flat parameters.
 
     Parameters
     ----------
     n_slots : int
         Parents of every target.
-    hidden : tuple of int
-    activation : str
-    n_bilinear : int
     """
 
     n_slots: int
-    hidden: tuple[int, ...]
-    activation: str
-    n_bilinear: int
 
     @property
+    @abstractmethod
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Shape of every tensor of one target, in the order of the flat vector."""
-        widths = (self.n_slots, *self.hidden, 1)
-        out = {}
-        for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            out[f"W{k}"], out[f"b{k}"] = (fan_out, fan_in), (1, fan_out)
-        out["K"] = (1, self.n_slots)
-        if self.n_bilinear:
-            out["P"] = out["R"] = (self.n_bilinear, self.n_slots)
-        return out
+
+    @property
+    @abstractmethod
+    def entries(self) -> frozenset[str]:
+        """Tensors whose last axis is the parents."""
+
+    @abstractmethod
+    def linear(self) -> torch.Tensor:
+        """Marks the entries in which slopes are linear, the others given.  # (entry,) of bool"""
+
+    @abstractmethod
+    def __call__(self, flat: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """Slopes.
+
+        Parameters
+        ----------
+        flat : tensor  # (target, entry)
+        read : tensor  # (target, slot, sample)
+
+        Returns
+        -------
+        tensor  # (target, sample)
+        """
+
+    @abstractmethod
+    def mean_design(
+        self, flat: torch.Tensor, read: torch.Tensor, quadrature: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weighted sums over nodes of what the ``linear`` entries multiply, and of all that is left, if anything.
+
+        Parameters
+        ----------
+        flat, read, quadrature
+            As for ``mean_tangents``.
+
+        Returns
+        -------
+        tensor  # (target, linear entry, interval)
+        tensor or None  # (target, interval)
+        """
+
+    @abstractmethod
+    def mean_tangents(
+        self, flat: torch.Tensor, read: torch.Tensor, quadrature: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted sums of the slopes over the nodes of every interval, and their derivatives by the parameters.
+
+        Intervals are the last axis: every pass is over contiguous memory, and the product of the derivatives with
+        themselves is one of long rows.
+
+        Parameters
+        ----------
+        flat : tensor  # (target, entry)
+        read : tensor  # (target, slot, node, interval)
+        quadrature : tensor  # (target | 1, node, interval)
+
+        Returns
+        -------
+        tensor  # (target, interval)
+        tensor  # (target, entry, interval)
+        """
+
+    @property
+    def n_entries(self) -> int:
+        """Parameters of one target."""
+        return sum(map(math.prod, self.shapes.values()))
 
     def flat(self, weights: Weights, targets: torch.Tensor) -> torch.Tensor:
         """Parameters of some targets of model 0.  # (target, entry)"""
-        rows, columns = {}, set(PackedField.ENTRIES)
-        for name, shape in self.shapes.items():
-            value = weights[name][0, targets]
-            rows[name] = (value[..., : shape[1]] if name in columns else value).flatten(1)
-        return torch.cat(list(rows.values()), dim=1)
+        rows = [weights[name][0, targets, :, : shape[1]].flatten(1) for name, shape in self.shapes.items()]
+        return torch.cat(rows, dim=1)
 
     def put(self, weights: Weights, targets: torch.Tensor, flat: torch.Tensor) -> None:
         """Write parameters back into model 0; changes weights."""
@@ -74,46 +127,55 @@ class TargetNets:
         """0 where an entry reads one of the marked columns, else 1.  # (target, slot) to (target, entry)"""
         parts = []
         for name, (n_out, n_in) in self.shapes.items():
-            if name in PackedField.ENTRIES:
+            if name in self.entries:
                 parts.append((~columns).double().unsqueeze(1).expand(-1, n_out, -1).flatten(1))
             else:
                 parts.append(torch.ones(len(columns), n_out * n_in, dtype=torch.float64, device=columns.device))
         return torch.cat(parts, dim=1)
 
+
+@dataclass(frozen=True)
+class TargetNets(AbstractNets):
+    """Networks of some targets of a packed field that have the same number of parents.
+
+    Parameters
+    ----------
+    n_slots : int
+        Parents of every target.
+    hidden : tuple of int
+    activation : str
+    n_bilinear : int
+    """
+
+    hidden: tuple[int, ...]
+    activation: str
+    n_bilinear: int
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        widths = (self.n_slots, *self.hidden, 1)
+        out = {}
+        for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            out[f"W{k}"], out[f"b{k}"] = (fan_out, fan_in), (1, fan_out)
+        out["K"] = (1, self.n_slots)
+        if self.n_bilinear:
+            out["P"] = out["R"] = (self.n_bilinear, self.n_slots)
+        return out
+
+    @property
+    def entries(self) -> frozenset[str]:
+        return frozenset(ENTRIES)
+
     def __call__(self, flat: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        """Slopes.
-
-        Parameters
-        ----------
-        flat : tensor  # (target, entry)
-        read : tensor  # (target, slot, sample)
-
-        Returns
-        -------
-        tensor  # (target, sample)
-        """
         return self._forward(self.folding.fold(self.split(flat)), read)[0]
 
     def linear(self) -> torch.Tensor:
-        """Marks the entries in which slopes are linear, the others given: last layer and skip.  # (entry,) of bool"""
         last = len(self.hidden)
         return self.marks(f"W{last}", f"b{last}", "K") > 0
 
     def mean_design(
         self, flat: torch.Tensor, read: torch.Tensor, quadrature: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weighted sums over nodes of what the ``linear`` entries multiply, and those of the bilinear units, if any.
-
-        Parameters
-        ----------
-        flat, read, quadrature
-            As for ``mean_tangents``.
-
-        Returns
-        -------
-        tensor  # (target, linear entry, interval)
-        tensor or None  # (target, interval)
-        """
         w, last = self.split(flat), len(self.hidden)
         folded, wide, q = self.folding.fold(w), read.flatten(2), quadrature.unsqueeze(1)
         core, total = by_node(self._layers(folded, wide)[-1][0], quadrature), over_nodes(q)
@@ -132,22 +194,6 @@ class TargetNets:
     def mean_tangents(
         self, flat: torch.Tensor, read: torch.Tensor, quadrature: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weighted sums of the slopes over the nodes of every interval, and their derivatives by the parameters.
-
-        Intervals are the last axis: every pass is over contiguous memory, and the product of the derivatives with
-        themselves is one of long rows.
-
-        Parameters
-        ----------
-        flat : tensor  # (target, entry)
-        read : tensor  # (target, slot, node, interval)
-        quadrature : tensor  # (target | 1, node, interval)
-
-        Returns
-        -------
-        tensor  # (target, interval)
-        tensor  # (target, entry, interval)
-        """
         w = self.split(flat)
         folded = self.folding.fold(w)
         n_targets, _, n_nodes, n_intervals = read.shape
