@@ -18,6 +18,7 @@ from skode._memory import release
 from skode._prepared import Course, Prepared
 from skode._problem import Problem, every_row
 from skode._readers import Readers, choose_readers
+from skode._reading_search import search_further
 from skode._rematch import rematch
 from skode._screen import Screen, screen
 from skode._train import StageReport, Trained
@@ -67,7 +68,8 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
     2. *refit*: on the support, by least squares, rates of decay of one's own or shared, lines, networks or curves, as
-       held-out windows are forecast better (see ``_readers``); then once more on all rows.
+       held-out windows are forecast better (see ``_readers``). Unless a strength is given sources are searched once
+       more through curves (see ``search_further``). Then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
@@ -116,7 +118,11 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
         seed=request.seed,
         n_iter=request.n_iter,
     )
-    reading = choose_readers(readers)
+    reading, support, evidence = choose_readers(readers), found.support, found.evidence
+    if request.alpha is None:
+        further = search_further(reading, support, request.allowed, request.required)
+        reading, support, evidence = (reading, support, evidence) if further is None else further
+        n_edges = float(support.sum())
     field, dynamics = reading.kind.field, replace(dynamics, field=reading.kind.field)
     fitted = reading.go_on(every_row(prepared, problem.matching.double()), reading.fitted)
     history["refit"] = _report(fitted.loss[problem.moving], n_edges, fitted.n_iter, began, fitted.gain <= request.tol)
@@ -133,7 +139,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     pilot = torch.as_tensor(found.scores, device=request.device).unsqueeze(0)
     alpha_max = torch.as_tensor([found.alpha_max])
     trained = Trained(field, fitted.weights, fitted.weights, pilot, history, alpha_max)
-    return Additive(trained, prepared, problem, Chosen(found.support, found.alphas, found.levels, found.evidence))
+    return Additive(trained, prepared, problem, Chosen(support, found.alphas, found.levels, evidence))
 
 
 def _observed(course: Course) -> FloatArray:

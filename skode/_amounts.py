@@ -9,9 +9,11 @@ import numpy as np
 from skode._prepared import Prepared
 from skode._typing import FloatArray
 
-NOISE, BELOW, LOWEST = 3.0, 0.05, 0.01
-"""Standard deviations of the noise, or of the source, by which its values may lie below zero, and the share of all
-values that may lie lower still."""
+NOISE, BELOW, LOWEST = 3.0, 0.25, 0.01
+"""Standard deviations of the noise, or of the source where no noise was found, by which its values may lie below zero,
+and the share of all values that may lie lower still."""
+LEAST = 0.05
+"""Standard deviations below which what is usual of a source is no unit."""
 
 
 class Amounts(NamedTuple):
@@ -44,7 +46,7 @@ def amounts_of(prepared: Prepared) -> Amounts:
     """
     z, zero = _sources(prepared)
     usual = np.maximum(np.median(z, axis=0), z.mean(axis=0)) + zero
-    usual = np.where(usual > BELOW, usual, 1.0)
+    usual = np.where(usual > LEAST, usual, 1.0)
     return Amounts(1.0 / usual, zero / usual)
 
 

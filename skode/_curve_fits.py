@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from skode._amounts import Amounts
 from skode._parallel import on_threads
 from skode._refit import Matching
+from skode._typing import Weights
 from skode.fields import AbstractField, HillField
 from skode.fields.hill import EXPONENT, HillNets
 from skode.least_squares import levenberg_marquardt
@@ -17,8 +19,11 @@ from skode.objectives import Rows
 
 STEPS = 20
 """Steps of Levenberg-Marquardt after which curves stand still."""
-HEIGHT = 1e-2
-"""Price of the heights of curves, in units of the weight decay that bends pay: small beside what noise allows."""
+PRICES = ((1e-4, 1.0), (1e-2, 1.0), (1e-2, 10.0))
+"""Prices on offer, in units of the weight decay: of heights, and of bends that differ from those half saturated at the
+usual amount. Data that are nearly clean want heights that cost hardly anything."""
+SEARCHED = 1
+"""Place of those at which sets of sources are compared: heights cost little beside what noise allows."""
 CHUNK_ENTRIES = 1e6
 """Entries of derivatives by the parameters that a thread holds at a time, 8 MB."""
 TOLERANCE = 1e-3
@@ -51,9 +56,11 @@ def own_first(target: int, parents: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(parents, key=lambda source: (source != target, source)))
 
 
-def curve_prices(weight_decay: float, bend: float = 1.0) -> dict[str, float]:
-    """Prices of the squared weights of curves: of heights, and of bends that are not the usual ones."""
-    return {"W0": HEIGHT * weight_decay, "N": bend * weight_decay, "T": bend * weight_decay}
+def curve_prices(weight_decay: float) -> list[dict[str, float]]:
+    """Prices on offer, of the squared weights of curves."""
+    return [
+        {"W0": height * weight_decay, "N": bend * weight_decay, "T": bend * weight_decay} for height, bend in PRICES
+    ]
 
 
 class Candidate(NamedTuple):
@@ -233,6 +240,24 @@ class CurveFits:
             some = max(1, int(CHUNK_ENTRIES / (nets.n_entries * self.slopes.shape[1])))
             for begin in range(0, len(places), some):
                 yield places[begin : begin + some]
+
+
+def with_parents(like: HillField, fits: Sequence[CurveFit]) -> HillField:
+    """The same curves with the parents of fits; none for targets without a fit."""
+    parents: list[tuple[int, ...]] = [()] * like.n_targets
+    for fit in fits:
+        parents[fit.target] = fit.parents
+    return replace(like, parents=tuple(parents))
+
+
+def curve_weights(field: HillField, fits: Sequence[CurveFit]) -> Weights:
+    """Weights of the field, zero for targets without a fit.  # (1, ...), float64"""
+    device = fits[0].theta.device
+    weights = field.init(torch.Generator(), n_models=1, dtype=torch.float64, device=device)
+    for fit in fits:
+        nets = field.nets(fit.target)
+        nets.put(weights, torch.tensor([fit.target], device=device), fit.theta.unsqueeze(0))
+    return weights
 
 
 def _held(gram: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:

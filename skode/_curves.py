@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +15,17 @@ from skode._batch import Batch
 from skode._calm import calm
 from skode._capacity import can_decide, clearly_lower, forecast_errors
 from skode._confidence import CERTAIN, probability, run_labels
-from skode._curve_fits import STEPS, Candidate, CurveFit, CurveFits, curve_prices, hill_field
+from skode._curve_fits import (
+    SEARCHED,
+    STEPS,
+    Candidate,
+    CurveFit,
+    CurveFits,
+    curve_prices,
+    curve_weights,
+    hill_field,
+    with_parents,
+)
 from skode._curve_search import CurveSearch
 from skode._dynamics import Dynamics
 from skode._finish import finish
@@ -47,6 +56,7 @@ class Curves(NamedTuple):
     field: HillField
     fits: list[CurveFit]  # of all targets that move
     weights: Weights  # (1, ...), float64
+    prices: Mapping[str, float]
     seconds: float
 
 
@@ -73,12 +83,12 @@ def search_curves(setup: SetUp, supports: Sequence[BoolArray], spec: Specificati
     like = _bare(dynamics.field, prepared)
     every = every_row(prepared, problem.matching.double())
     thin = torch.arange(0, len(every.slopes), -(-len(every.slopes) // MOST_ROWS), device=every.slopes.device)
-    rows, prices = every.select(thin), curve_prices(spec.weight_decay)
+    rows, offered = every.select(thin), curve_prices(spec.weight_decay)
     at_rest = int((prepared.interval_trajectory < 0).sum())
     n_data = np.minimum(prepared.independent_slopes + at_rest, len(rows.slopes))
     nothing, rules = np.zeros((like.n_targets, like.n_sources), dtype=bool), spec.rules
     search = CurveSearch(
-        CurveFits(like, rows, problem.matching, prices),
+        CurveFits(like, rows, problem.matching, offered[SEARCHED]),
         n_data,
         ~nothing if rules is None else ~rules.closed,
         nothing if rules is None else rules.required,
@@ -86,9 +96,16 @@ def search_curves(setup: SetUp, supports: Sequence[BoolArray], spec: Specificati
     alone = np.eye(*nothing.shape, dtype=bool)
     starts = [(int(i), np.flatnonzero(some[i]).tolist()) for some in (alone, *supports) for i in problem.moving]
     found = search.run(starts)
+    field, prices = with_parents(like, found), offered[SEARCHED]
+    if can_decide(problem):
+        errors = []
+        for some in offered:
+            fits = CurveFits(like, problem.rows, problem.matching, some).fit([_again(fit) for fit in found], STEPS)
+            errors.append(window_errors(dynamics, field, curve_weights(field, fits), problem)[0])
+        best = min(range(len(offered)), key=lambda k: float(errors[k].mean()))
+        prices = offered[best] if bool(clearly_lower(errors[best], than=errors[SEARCHED])) else prices
     found = CurveFits(like, every, problem.matching, prices).fit([_again(fit) for fit in found], STEPS)
-    field = with_parents(like, found)
-    return Curves(field, found, curve_weights(field, found), time.perf_counter() - began)
+    return Curves(field, found, curve_weights(field, found), prices, time.perf_counter() - began)
 
 
 def curves_instead(
@@ -211,7 +228,7 @@ def better_on_folds(
         trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=mask)
         like = _bare(dynamics.field, prepared)
         rows = every_row(prepared, problem.matching.double())
-        fits = CurveFits(like, rows, problem.matching, curve_prices(spec.weight_decay))
+        fits = CurveFits(like, rows, problem.matching, curves.prices)
         field = with_parents(like, curves.fits)
         weights = curve_weights(field, fits.fit([_again(fit) for fit in curves.fits], STEPS))
         errors.append(
@@ -247,7 +264,7 @@ def curve_confidence(
     for train_part, test_part in folds:
         prepared, dynamics, problem = set_up(train_part, spec, steady)
         test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
-        like, prices = _bare(field, prepared), curve_prices(spec.weight_decay)
+        like, prices = _bare(field, prepared), curves.prices
         scale, double = problem.matching, problem.matching.double()
         found = CurveFits(like, every_row(prepared, double), scale, prices).fit([*whole, *less], STEPS)
         squares = CurveFits(like, every_row(test, double), scale, prices).squares(found).cpu().numpy()
@@ -283,29 +300,11 @@ def pruned(curves: Curves, confidence: FloatArray, prepared: Prepared, problem: 
     if not doubted:
         return curves
     rows = every_row(prepared, problem.matching.double())
-    ready = CurveFits(curves.field, rows, problem.matching, curve_prices(spec.weight_decay))
+    ready = CurveFits(curves.field, rows, problem.matching, curves.prices)
     again = dict(zip(doubted, ready.fit(list(doubted.values()), STEPS), strict=True))
     fits = [again.get(k, fit) for k, fit in enumerate(curves.fits)]
     field = with_parents(curves.field, fits)
     return curves._replace(field=field, fits=fits, weights=curve_weights(field, fits))
-
-
-def with_parents(like: HillField, fits: Sequence[CurveFit]) -> HillField:
-    """The same curves with the parents of fits; none for targets without a fit."""
-    parents: list[tuple[int, ...]] = [()] * like.n_targets
-    for fit in fits:
-        parents[fit.target] = fit.parents
-    return replace(like, parents=tuple(parents))
-
-
-def curve_weights(field: HillField, fits: Sequence[CurveFit]) -> Weights:
-    """Weights of the field, zero for targets without a fit.  # (1, ...), float64"""
-    device = fits[0].theta.device
-    weights = field.init(torch.Generator(), n_models=1, dtype=torch.float64, device=device)
-    for fit in fits:
-        nets = field.nets(fit.target)
-        nets.put(weights, torch.tensor([fit.target], device=device), fit.theta.unsqueeze(0))
-    return weights
 
 
 def _again(fit: CurveFit) -> Candidate:

@@ -23,8 +23,6 @@ DECAYS = (1.0, 0.01)
 """Weight decay of networks on offer, in units of the estimator's: data that are nearly clean want hardly any."""
 RIDGES = (0.01, 0.03, 0.1, 0.3)
 """Prices of lines on offer beside none. Lines that describe other curves feed each other, and errors grow with time."""
-BENDS = (1.0, 10.0)
-"""Prices of curves that differ from those half saturated at the median, in units of the estimator's weight decay."""
 
 
 class Candidate(NamedTuple):
@@ -161,8 +159,7 @@ class Readers(NamedTuple):
         slopes = field.to_columns(self.field.to_wide(lines.weights["K"].squeeze(-2)))
         start["K"] = (slopes * own).unsqueeze(-2)
         found = []
-        for factor in BENDS:
-            prices = curve_prices(self.weight_decay, factor)
+        for prices in curve_prices(self.weight_decay):
             found.append(self.read(start, Candidate(field, tuple(start), prices, shared)))
             start = found[-1].fitted.weights
         return found
@@ -185,6 +182,15 @@ class Reading(NamedTuple):
     def errors(self) -> torch.Tensor:
         """Errors of forecasts over all targets.  # (window,)"""
         return self.squares[:, self.readers.problem.moving].sum(-1).sqrt()
+
+    @property
+    def left(self) -> float:
+        """Squared errors as a share of those of states that stay where windows start."""
+        problem, windows = self.readers.problem, self.readers.problem.held_windows
+        assert windows is not None
+        stay = windows.weights * (windows.targets - windows.start[:, None, : windows.targets.shape[-1]]) ** 2
+        all_of_it = (stay.double() / problem.shooting.double()).sum(1)[:, problem.moving].sum()
+        return float(self.squares[:, problem.moving].sum() / all_of_it.clamp_min(1e-30))
 
     def go_on(self, rows: Rows, fitted: Refit) -> Refit:
         """Fit to all rows, from a fit to a part of them or to rows that were nearly the same."""

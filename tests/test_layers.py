@@ -127,10 +127,12 @@ ALLOWED: dict[str, set[str]] = {
     "skode._curve_fits": TYPES
     | {"skode._amounts", "skode._parallel", "skode._refit", "skode.fields", "skode.least_squares", "skode.objectives"},
     "skode._curve_search": TYPES | {"skode._curve_fits", "skode.convex"},
+    "skode._reading_search": TYPES | PARTS | {"skode._curve_fits", "skode._curve_search", "skode._readers"},
     "skode._additive": TYPES
     | PARTS
     | {
         "skode._amounts",
+        "skode._reading_search",
         "skode._bridge",
         "skode._memory",
         "skode._prepared",
