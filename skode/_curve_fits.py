@@ -34,9 +34,7 @@ RIDGE = 1e-3
 """Relative, on the diagonal of a source's curve and its products, which are often nearly the same."""
 
 
-def hill_field(
-    field: AbstractField, amounts: Amounts, parents: Sequence[Sequence[int]], *, n_joint: int = 3
-) -> HillField:
+def hill_field(field: AbstractField, amounts: Amounts, parents: Sequence[Sequence[int]]) -> HillField:
     """Curves for the targets and sources of another field, a target first among its own parents."""
     return HillField(
         field.n_targets,
@@ -47,7 +45,6 @@ def hill_field(
         parents=tuple(own_first(target, some) for target, some in enumerate(parents)),
         gain=tuple(amounts.gain.tolist()),
         shift=tuple(amounts.shift.tolist()),
-        n_joint=n_joint,
     )
 
 

@@ -44,8 +44,6 @@ from skode.fields import AbstractField, HillField
 from skode.penalties import NoPenalty
 from skode.recipe import AFRESH
 
-N_JOINT = 4
-"""Parents up to which all their products are terms: the information criterion knows what they cost."""
 MOST_ROWS = 800
 """Interval rows by which sets of sources are compared; more are thinned evenly."""
 
@@ -191,7 +189,7 @@ def fitted_curves(
 
 def _bare(field: AbstractField, prepared: Prepared) -> HillField:
     """Curves of the amounts of prepared data, without parents yet."""
-    return hill_field(field, amounts_of(prepared), [()] * field.n_targets, n_joint=N_JOINT)
+    return hill_field(field, amounts_of(prepared), [()] * field.n_targets)
 
 
 def better_on_folds(

@@ -14,8 +14,6 @@ from skode._readers import Reading
 from skode._typing import BoolArray, FloatArray
 from skode.fields import HillField
 
-N_JOINT = 4
-"""Parents up to which all their products are terms: the information criterion knows what they cost."""
 SHARE_OF_DATA = 0.7
 """Share of the independent data that counts: neighbouring rows share an observation. With .5 searches of networks of
 100 genes stop short of regulators that act together, with 1 a tenth of the edges that they end with is false."""
@@ -64,7 +62,7 @@ def search_further(
         curves = readers.curves(readers.lines().fitted)
         if all(bool(clearly_lower(reading.errors, than=other.errors)) for other in curves):
             return None
-    like = hill_field(readers.field, readers.amounts, [()] * len(support), n_joint=N_JOINT)
+    like = hill_field(readers.field, readers.amounts, [()] * len(support))
     prices = curve_prices(readers.weight_decay)[SEARCHED]
     search = CurveSearch(
         CurveFits(like, problem.rows, problem.matching, prices),

@@ -52,10 +52,11 @@ class SparseNODERegressor(AbstractNODERegressor):
         or that with a linear skip (``"residual"``). Only networks per target can cut an edge without touching
         another. ``"additive"`` is for hundreds to thousands of variables: the sources of every target are selected
         as if each acted by itself, by convex problems along paths that a shared decay bridges between observations,
-        and only they enter the target's network, which is fitted by least squares in float64: ``learning_rate``,
-        ``dtype`` and ``initial_state`` play no part. Where forecasts of the training data run away, what other
-        variables do to a target is weakened, all alike (stage "calm" of ``history_``). "auto" is ``"additive"`` from
-        64 sources on, where the other settings allow it, and ``"per_target"`` below.
+        and only they enter the target's equation: lines, a network, or Hill's functions and their products where no
+        source goes below zero, whichever forecasts held-out windows. It is fitted by least squares in float64:
+        ``learning_rate``, ``dtype`` and ``initial_state`` play no part. Where forecasts of the training data run
+        away, what other variables do to a target is weakened, all alike (stage "calm" of ``history_``). "auto" is
+        ``"additive"`` from 64 sources on, where the other settings allow it, and ``"per_target"`` below.
     gates : {"weight", "edge", "unit"} or None, default=None
         What a gate of ``"l0"`` and ``"pathreg"`` multiplies; None is "edge" on per-target fields and "weight"
         elsewhere. "unit" is the published code's choice and cannot express a graph.

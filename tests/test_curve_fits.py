@@ -32,9 +32,9 @@ def rows_of(n=300, noise=0.0, seed=0):
     return Rows(*(torch.as_tensor(array) for array in arrays))
 
 
-def fits_of(rows, weight_decay=1e-9, n_joint=4):
+def fits_of(rows, weight_decay=1e-9):
     like = PackedField(D, D, (4,), "tanh", tuple(range(D)), parents=tuple((i,) for i in range(D)))
-    field = hill_field(like, Amounts(np.ones(D), np.ones(D)), [()] * D, n_joint=n_joint)
+    field = hill_field(like, Amounts(np.ones(D), np.ones(D)), [()] * D)
     variance = rows.slopes.square().mean(0).clamp_min(1e-12)
     return CurveFits(field, rows, variance, curve_prices(weight_decay)[SEARCHED])
 

@@ -12,7 +12,7 @@ from skode.fields.hill import HillNets, terms
 PARENTS = ((0, 1, 2), (3,), (), (3, 0, 1, 2, 4), (0,))
 
 
-def field_of(parents=PARENTS, n_sources=5, n_joint=3, seed=0):
+def field_of(parents=PARENTS, n_sources=5, seed=0):
     draw = np.random.default_rng(seed)
     return HillField(
         len(parents),
@@ -23,7 +23,6 @@ def field_of(parents=PARENTS, n_sources=5, n_joint=3, seed=0):
         parents=parents,
         gain=tuple(draw.uniform(0.3, 0.8, n_sources)),
         shift=tuple(draw.uniform(1.0, 2.0, n_sources)),
-        n_joint=n_joint,
     )
 
 
@@ -38,9 +37,8 @@ def samples(n_models, n, n_sources=5, seed=1):
 
 
 def test_terms_are_all_products_of_few_curves_pairs_of_some_and_single_ones_of_many():
-    assert terms(3, 3) == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
-    assert [len(terms(4, n_joint)) for n_joint in (3, 4)] == [10, 15]
-    assert len(terms(8, 4)) == 36 and len(terms(9, 4)) == 9 and terms(0, 4) == []
+    assert terms(3) == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    assert [len(terms(n)) for n in (0, 4, 5, 8, 9)] == [0, 15, 15, 36, 9]
 
 
 def test_a_gene_that_needs_one_regulator_and_not_the_other_is_in_the_span():
@@ -62,9 +60,8 @@ def test_a_gene_that_needs_one_regulator_and_not_the_other_is_in_the_span():
     assert (field.paths(weights)[0, 0] > 0).tolist() == [True, True, True]
 
 
-@pytest.mark.parametrize("n_joint", [3, 4])
-def test_all_ways_to_evaluate_give_the_same_slopes(n_joint):
-    field = field_of(n_joint=n_joint)
+def test_all_ways_to_evaluate_give_the_same_slopes():
+    field = field_of()
     weights, z = drawn(field, n_models=2), samples(2, 300)
     slopes = field(weights, z)
     bound = field.bind(weights)
@@ -117,10 +114,9 @@ def test_derivatives_agree_with_finite_differences_and_are_zero_where_there_is_n
     assert (field.paths(weights)[0, 0] > 0).tolist() == [True, False, False, False, False]
 
 
-@pytest.mark.parametrize(("n_slots", "n_own"), [(0, 0), (1, 1), (1, 0), (3, 1), (4, 0), (5, 1)])
-@pytest.mark.parametrize("n_joint", [3, 4])
-def test_tangents_agree_with_finite_differences(n_slots, n_own, n_joint):
-    nets = HillNets(n_slots, n_own, n_joint)
+@pytest.mark.parametrize(("n_slots", "n_own"), [(0, 0), (1, 1), (1, 0), (3, 1), (4, 0), (5, 1), (6, 1)])
+def test_tangents_agree_with_finite_differences(n_slots, n_own):
+    nets = HillNets(n_slots, n_own)
     draw = torch.Generator().manual_seed(0)
     flat = torch.randn(2, nets.n_entries, dtype=torch.float64, generator=draw)
     read = torch.randn(2, n_slots, 2, 3, dtype=torch.float64, generator=draw)

@@ -20,22 +20,22 @@ FEWEST = 1e-3
 """Least amount, in units of the source's median: below it, where noise may go, a curve stays as it is there."""
 EXPONENT = 2.0
 """Exponent of a curve whose weight N is zero."""
-PAIRS = 8
-"""Curves of one target up to which products of any two are terms: 36 of them."""
+JOINT, PAIRS = 4, 8
+"""Curves of one target up to which products of any of them, and of any two, are terms: 15 and 36 terms."""
 MOST_ENTRIES, SAMPLES = 2e5, 64
 """Entries of terms that are held at a time, and samples with which a call is worth making."""
 
 
 @cache
-def terms(n: int, n_joint: int) -> list[tuple[int, ...]]:
-    """Which of n curves every term multiplies: each, then products of two, and so on; of any up to ``n_joint``."""
-    largest = n if n <= n_joint else 2 if n <= PAIRS else 1
+def terms(n: int) -> list[tuple[int, ...]]:
+    """Which of n curves every term multiplies: each, then products of two, and so on."""
+    largest = n if n <= JOINT else 2 if n <= PAIRS else 1
     return [some for size in range(1, largest + 1) for some in combinations(range(n), size)]
 
 
-def products(curves: torch.Tensor, n_joint: int) -> torch.Tensor:
+def products(curves: torch.Tensor) -> torch.Tensor:
     """Every term of ``terms`` at every sample.  # (..., curve, sample) to (..., term, sample)"""
-    wanted = terms(curves.shape[-2], n_joint)
+    wanted = terms(curves.shape[-2])
     found = dict(zip(wanted, curves.unbind(-2), strict=False))
     for some in wanted[len(found) :]:
         found[some] = found[some[:-1]] * found[some[-1:]]
@@ -57,12 +57,9 @@ class HillNets(AbstractNets):
         Parents of every target.
     n_own : int
         1 if the first of them is the target itself, which is read by a line; else 0.
-    n_joint : int
-        As in ``HillField``.
     """
 
     n_own: int
-    n_joint: int
 
     @property
     def n_curves(self) -> int:
@@ -72,7 +69,7 @@ class HillNets(AbstractNets):
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         wide = (1, self.n_slots)
-        return {"W0": (1, len(terms(self.n_curves, self.n_joint))), "b0": (1, 1), "K": wide, "N": wide, "T": wide}
+        return {"W0": (1, len(terms(self.n_curves))), "b0": (1, 1), "K": wide, "N": wide, "T": wide}
 
     @property
     def entries(self) -> frozenset[str]:
@@ -88,12 +85,12 @@ class HillNets(AbstractNets):
         """Slopes (..., target, sample) of the state itself, then logarithms of amounts (..., target, slot, sample)."""
         own = slice(0, self.n_own)
         total = w["K"][..., own] @ read[..., own, :] + w["b0"]
-        return (total + w["W0"] @ self._products(self.curves(w, read))).squeeze(-2)
+        return (total + w["W0"] @ products(self.curves(w, read))).squeeze(-2)
 
     def mean_design(
         self, flat: torch.Tensor, read: torch.Tensor, quadrature: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        every = self._products(self.curves(self.split(flat), read.flatten(2)))
+        every = products(self.curves(self.split(flat), read.flatten(2)))
         return self._means(every, read, quadrature), None
 
     def mean_tangents(
@@ -102,7 +99,7 @@ class HillNets(AbstractNets):
         w, wide = self.split(flat), read.flatten(2)
         with torch.enable_grad():
             curves = self.curves(w, wide).requires_grad_(True)
-            every = self._products(curves)
+            every = products(curves)
             (by_curve,) = torch.autograd.grad((w["W0"] @ every).sum(), curves)
         curves, every = curves.detach(), every.detach()
         bend = by_curve * curves * (1.0 - curves) * self._steepness(w)
@@ -126,9 +123,6 @@ class HillNets(AbstractNets):
     def _steepness(self, w: Weights) -> torch.Tensor:
         return EXPONENT * w["N"].mT[..., self.n_own :, :].exp()
 
-    def _products(self, curves: torch.Tensor) -> torch.Tensor:
-        return products(curves, self.n_joint)
-
     def curves(self, w: Weights, read: torch.Tensor) -> torch.Tensor:
         """Hill's function of every column but the target's own; logarithms of amounts are read there.
 
@@ -148,7 +142,7 @@ class HillField(PackedField):
        h_{ij} = \frac{a_j^{n_{ij}}}{a_j^{n_{ij}} + \theta_{ij}^{n_{ij}}}
 
     with the amount a_j = gain_j z_j + shift_j of source j, in units of its median. Sets S are any of up to
-    ``n_joint`` parents, any one or two of up to eight, and single ones where there are more. An edge has one curve,
+    four parents, any one or two of up to eight, and single ones where there are more. An edge has one curve,
     whatever it takes part in; sums, both-and, either-or and repression are all in the span. Weights N = log(n / 2)
     and T = log(theta) are zero for a curve that is half saturated at the source's median.
 
@@ -158,8 +152,6 @@ class HillField(PackedField):
         Sources of every target; a target that is its own parent comes first.
     gain, shift : tuple of float, one per source
         From standard units to amounts.
-    n_joint : int, default=3
-        Parents up to which all their products are terms.
 
     References
     ----------
@@ -172,7 +164,6 @@ class HillField(PackedField):
 
     gain: tuple[float, ...] = ()
     shift: tuple[float, ...] = ()
-    n_joint: int = 3
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -183,7 +174,7 @@ class HillField(PackedField):
 
     def nets_of(self, target: int, parents: tuple[int, ...]) -> HillNets:
         """The equation of a target that had other parents; itself first, if it is one."""
-        return HillNets(len(parents), int(target in parents), self.n_joint)
+        return HillNets(len(parents), int(target in parents))
 
     def slots(self, target: int) -> tuple[int, ...]:
         return self.slots_of(target, self.parents[target])
@@ -220,7 +211,7 @@ class HillField(PackedField):
             steepness += (EXPONENT * np.exp(weights["N"][target, 0, rest])).tolist()
             middle += weights["T"][target, 0, rest].tolist()
             heights = weights["W0"][target, 0].tolist()
-            for height, some in zip(heights, terms(nets.n_curves, nets.n_joint), strict=False):
+            for height, some in zip(heights, terms(nets.n_curves), strict=False):
                 found.append((target, height, tuple(begin + curve for curve in some)))
         return HillPoints(
             found,
@@ -240,7 +231,7 @@ class HillField(PackedField):
         open_columns = torch.zeros_like(lines)
         for nets, targets, _ in self._alike:
             members = torch.zeros(nets.shapes["W0"][1], nets.n_slots, dtype=open_columns.dtype)
-            for term, curves in enumerate(terms(nets.n_curves, nets.n_joint)):
+            for term, curves in enumerate(terms(nets.n_curves)):
                 members[term, [nets.n_own + curve for curve in curves]] = 1.0
             sizes = weights["W0"][:, targets, 0, : len(members)].abs() @ members.to(open_columns)
             open_columns[:, targets, : nets.n_slots] = sizes
