@@ -49,8 +49,9 @@ class SparseNODERegressorCV(AbstractNODERegressor):
 
         F_i(z) = c_i + k_i z_i + sum over sets S of parents of w_iS prod_(j in S) h_ij,    h = a^n / (a^n + theta^n)
 
-    with amounts a_j in units of what is usual of them, and n and theta for every edge. Sources
-    are then searched through these curves, by the extended BIC, from the support that networks have and from none: regulators that only act together explain nothing alone.
+    with amounts a_j in units of what is usual of them, and n and theta for every edge. Sources are then searched
+    through these curves, by the extended BIC, from the support that networks have and from none: regulators that act
+    only together explain nothing alone.
     Curves are taken if on all folds forecasts of held-out windows are clearly better with them (1.64 standard errors),
     and ``history_`` has a stage "curves". They are offered with ``field="auto"``, ``n_bilinear="auto"``,
     ``selection="one_se"``, equations of order 1 without time, and no known signs or weights; and by the additive field.
