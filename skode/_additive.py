@@ -41,6 +41,7 @@ class Request:
     n_iter: int  # steps of least squares from a drawn start; half of them from a fit to nearly the same rows
     tol: float  # loss of the zero model that a last step may gain for the fit to count as converged
     seed: int
+    further: bool  # whether sources are searched once more through curves
     device: torch.device
     report: Callable[[str], None]
 
@@ -52,6 +53,7 @@ class Chosen(NamedTuple):
     alphas: FloatArray  # (d,) strength at which the support stands
     levels: list[scipy.sparse.csr_array]  # (d, source) at every strength of the path
     evidence: FloatArray | None  # (d, source)
+    n_selected: int  # edges before they were searched once more
 
 
 class Additive(NamedTuple):
@@ -68,8 +70,8 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
 
     1. *select*: bridged rows, denoised where noise is found, and the adaptive lasso (see ``screen``).
     2. *refit*: on the support, by least squares, rates of decay of one's own or shared, lines, networks or curves, as
-       held-out windows are forecast better (see ``_readers``). Unless a strength is given sources are searched once
-       more through curves (see ``search_further``). Then once more on all rows.
+       held-out windows are forecast better (see ``_readers``). Sources may be searched once more through curves
+       (see ``search_further``). Then once more on all rows.
     3. *rematch*: rows along the path that the fitted field takes, and a refit from where it was.
 
     Parameters
@@ -119,7 +121,7 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
         n_iter=request.n_iter,
     )
     reading, support, evidence = choose_readers(readers), found.support, found.evidence
-    if request.alpha is None:
+    if request.further:
         further = search_further(reading, support, request.allowed, request.required)
         reading, support, evidence = (reading, support, evidence) if further is None else further
         n_edges = float(support.sum())
@@ -139,7 +141,9 @@ def train_additive(prepared: Prepared, request: Request, build: Callable[[Prepar
     pilot = torch.as_tensor(found.scores, device=request.device).unsqueeze(0)
     alpha_max = torch.as_tensor([found.alpha_max])
     trained = Trained(field, fitted.weights, fitted.weights, pilot, history, alpha_max)
-    return Additive(trained, prepared, problem, Chosen(support, found.alphas, found.levels, evidence))
+    return Additive(
+        trained, prepared, problem, Chosen(support, found.alphas, found.levels, evidence, int(found.support.sum()))
+    )
 
 
 def _observed(course: Course) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import log
+from math import inf, isfinite, log
 
 import numpy as np
 
@@ -56,7 +56,8 @@ class CurveSearch:
             n_sources=self.fits.n_sources - 1,
             gamma=EBIC_GAMMA,
         )
-        return float(value) + (fit.n_determined - n_others) * log(n_data)
+        found = float(value) + (fit.n_determined - n_others) * log(n_data)
+        return found if isfinite(found) else inf
 
     def run(self, starts: Sequence[tuple[int, Sequence[int]]]) -> list[CurveFit]:
         """Search from every start; of those of one target the best end counts.

@@ -13,7 +13,7 @@ import torch
 from skode._amounts import amounts_of, are_amounts
 from skode._batch import Batch
 from skode._calm import calm
-from skode._capacity import can_decide, clearly_lower, forecast_errors
+from skode._capacity import FEWEST, can_decide, clearly_lower, forecast_errors
 from skode._confidence import CERTAIN, probability, run_labels
 from skode._curve_fits import (
     SEARCHED,
@@ -55,6 +55,7 @@ class Curves(NamedTuple):
     fits: list[CurveFit]  # of all targets that move
     weights: Weights  # (1, ...), float64
     prices: Mapping[str, float]
+    errors: torch.Tensor  # (1, window) of held-out windows, by fits to the other rows; no window if there are too few
     seconds: float
 
 
@@ -95,15 +96,17 @@ def search_curves(setup: SetUp, supports: Sequence[BoolArray], spec: Specificati
     starts = [(int(i), np.flatnonzero(some[i]).tolist()) for some in (alone, *supports) for i in problem.moving]
     found = search.run(starts)
     field, prices = with_parents(like, found), offered[SEARCHED]
+    errors = problem.matching.new_empty(1, 0)
     if can_decide(problem):
-        errors = []
+        every_error = []
         for some in offered:
             fits = CurveFits(like, problem.rows, problem.matching, some).fit([_again(fit) for fit in found], STEPS)
-            errors.append(window_errors(dynamics, field, curve_weights(field, fits), problem)[0])
-        best = min(range(len(offered)), key=lambda k: float(errors[k].mean()))
-        prices = offered[best] if bool(clearly_lower(errors[best], than=errors[SEARCHED])) else prices
+            every_error.append(window_errors(dynamics, field, curve_weights(field, fits), problem))
+        best = min(range(len(offered)), key=lambda k: float(every_error[k].mean()))
+        best = best if bool(clearly_lower(every_error[best], than=every_error[SEARCHED])) else SEARCHED
+        prices, errors = offered[best], every_error[best]
     found = CurveFits(like, every, problem.matching, prices).fit([_again(fit) for fit in found], STEPS)
-    return Curves(field, found, curve_weights(field, found), prices, time.perf_counter() - began)
+    return Curves(field, found, curve_weights(field, found), prices, errors, time.perf_counter() - began)
 
 
 def curves_instead(
@@ -115,10 +118,10 @@ def curves_instead(
     seed: int,
     steady: SteadyRows | None,
 ) -> Curves | None:
-    """Curves where folds are forecast clearly better with them, and held-out windows not clearly worse.
+    """Curves where folds are forecast clearly better with them, and held-out windows no worse.
 
-    The folds compare refits. What the solver makes of networks afterwards sets another bar: next to networks that have
-    gone through it, curves must not be clearly worse.
+    The folds compare refits to rows. What the solver makes of networks afterwards sets another bar: the windows that
+    these set aside must not be forecast better by them than by curves that have not seen them either.
 
     Parameters
     ----------
@@ -147,9 +150,9 @@ def curves_instead(
     if can_decide(problem):
         networks = finish(dynamics, problem, start, mask, spec, seed, folds=folds, steady=steady)
         theirs = window_errors(dynamics, networks.field, networks.weights, problem)
-        ours = window_errors(dynamics, curves.field, curves.weights, problem)
-        if bool(clearly_lower(theirs, than=ours)):
+        if float(theirs.mean()) < float(curves.errors.mean()):
             return None
+    spec.report(curve_report(curves).line("curves"))
     return curves
 
 
@@ -174,7 +177,15 @@ def fitted_curves(
         Ranking of edges, to which the dependencies of the fitted field are added.
     alpha_max : tensor  # (1,)
     """
-    report = StageReport(
+    history = {"curves": curve_report(curves)}
+    trained = Trained(curves.field, curves.weights, curves.weights, pilot, history, alpha_max)
+    near = calm(trained, prepared, problem, partial(choose_step, problem=problem))
+    return fitted_model(near.trained, prepared, problem, spec, None, near.own)
+
+
+def curve_report(curves: Curves) -> StageReport:
+    """What the search did, as a stage."""
+    return StageReport(
         loss=np.array([[sum(fit.loss for fit in curves.fits)]]),
         n_edges=np.array([float(sum(len(fit.parents) for fit in curves.fits))]),
         converged=np.ones(1, dtype=bool),
@@ -182,9 +193,6 @@ def fitted_curves(
         n_iter=STEPS,
         seconds=curves.seconds,
     )
-    trained = Trained(curves.field, curves.weights, curves.weights, pilot, {"curves": report}, alpha_max)
-    near = calm(trained, prepared, problem, partial(choose_step, problem=problem))
-    return fitted_model(near.trained, prepared, problem, spec, None, near.own)
 
 
 def _bare(field: AbstractField, prepared: Prepared) -> HillField:
@@ -215,7 +223,7 @@ def better_on_folds(
     Returns
     -------
     bool
-        False without folds.
+        False where folds have too few windows to tell.
     """
     errors = []
     for part in folds[:MOST]:
@@ -225,8 +233,7 @@ def better_on_folds(
         batch, options = Batch.single(0.0, seed), options_of(spec, (AFRESH,))
         trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=mask)
         like = _bare(dynamics.field, prepared)
-        rows = every_row(prepared, problem.matching.double())
-        fits = CurveFits(like, rows, problem.matching, curves.prices)
+        fits = CurveFits(like, problem.rows, problem.matching, curves.prices)
         field = with_parents(like, curves.fits)
         weights = curve_weights(field, fits.fit([_again(fit) for fit in curves.fits], STEPS))
         errors.append(
@@ -237,7 +244,8 @@ def better_on_folds(
                 ]
             )
         )
-    return bool(errors) and bool(clearly_lower(*torch.cat(errors, dim=1)))
+    enough = sum(some.shape[1] for some in errors) >= FEWEST
+    return enough and bool(clearly_lower(*torch.cat(errors, dim=1)))
 
 
 def window_errors(dynamics: Dynamics, field: AbstractField, weights: Weights, problem: Problem) -> torch.Tensor:

@@ -168,6 +168,8 @@ def fit_additive(
     seed: int,
     steady: SteadyRows | None = None,
     alphas: FloatArray | None = None,
+    *,
+    further: bool = False,
 ) -> FittedAdditive:
     """Fit one model whose sources are selected by convex problems.
 
@@ -181,6 +183,8 @@ def fit_additive(
     steady : SteadyRows, optional
     alphas : array (level,), optional
         Strengths of the path, falling.
+    further : bool, default=False
+        Whether sources are searched once more through curves.
     """
     rules = spec.rules
     request = Request(
@@ -195,6 +199,7 @@ def fit_additive(
         n_iter=max(2, round(spec.max_iter / ADAM_PER_STEP)),
         tol=spec.tol,
         seed=seed,
+        further=further,
         device=spec.device,
         report=spec.report,
     )

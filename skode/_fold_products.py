@@ -52,6 +52,8 @@ def better_on_folds(
     spec, gains = specification, []
     for part in folds[:MOST]:
         _, dynamics, problem = set_up_fold(part, spec, steady)
+        if problem.held_windows is None:
+            continue
         options, batch = options_of(spec, (AFRESH,)), Batch.single(0.0, seed)
         trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=mask)
         if trained.gains is not None:
@@ -63,7 +65,7 @@ def better_on_folds(
 
 
 def set_up_fold(part: Part, spec: Specification, steady: SteadyRows | None) -> SetUp:
-    """What training on the first part starts from, all windows of the second held out; None if it has none."""
+    """What training on the first part starts from, all windows of the second held out, if it has any."""
     train_part, test_part = part
     prepared, dynamics, problem = set_up(train_part, spec, steady)
     test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)

@@ -77,8 +77,8 @@ def refit(
     def solve(chunk: _Chunk) -> tuple[float, int]:
         nets, targets, slots = chunk
         root = (rows.weights[:, targets].double() / total[targets]).sqrt().T
-        decay = sum((price * nets.marks(name) for name, price in prices.items()), start=nets.marks())
-        open_entries = nets.marks(*open_names).expand(len(targets), -1)
+        decay = sum((price * nets.marks(name) for name, price in prices.items()), start=nets.marks()).to(sources)
+        open_entries = nets.marks(*open_names).to(sources).expand(len(targets), -1)
         if fixed is not None:
             open_entries = open_entries * nets.outside(fixed[targets, : nets.n_slots])
         problem = Matching(
@@ -86,7 +86,7 @@ def refit(
             sources[slots],
             rows.quadrature.double().T * root.unsqueeze(1),
             rows.slopes[:, targets].double().T * root,
-            nets.linear(),
+            nets.linear().to(sources.device),
             decay,
             open_entries,
         )

@@ -145,14 +145,15 @@ def _select_additive(
     steady: SteadyRows | None,
 ) -> Selected:
     """Levels by the extended BIC, or one level for all targets that gives about so many edges."""
-    fitted, chosen = fit_additive(trajectories, spec, None, seed, steady, alphas)
+    further = not isinstance(selection, int)
+    fitted, chosen = fit_additive(trajectories, spec, None, seed, steady, alphas, further=further)
     path = chosen.levels
     n_edges = np.array([np.diff(coefficients.indptr) for coefficients in path])
     if isinstance(selection, int):
         wanted = int(np.argmin(np.abs(n_edges.sum(axis=1) - selection)))
         fitted, chosen = fit_additive(trajectories, spec, float(alphas[wanted]), seed, steady, alphas)
     level = np.abs(np.log(np.maximum(alphas, 1e-12)[:, None] / np.maximum(chosen.alphas, 1e-12))).argmin(axis=0)
-    best = int(np.argmin(np.abs(n_edges.sum(axis=1) - chosen.support.sum())))
+    best = int(np.argmin(np.abs(n_edges.sum(axis=1) - chosen.n_selected)))
     matrices = [compact(np.abs(coefficients.toarray())) for coefficients in path]
     losses = np.zeros((0, len(alphas), len(level)))
     return Selected(fitted, matrices, alphas, level, losses, best, "none")

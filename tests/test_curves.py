@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 
+import skode._curves
 import skode._selection
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
-from skode._curves import curve_confidence, pruned, search_curves
+from skode._curves import better_on_folds, curve_confidence, curves_instead, pruned, search_curves
 from skode._fit import set_up
 from skode._folds import most_folds
 from skode.datasets import make_hill_network, make_lotka_volterra
@@ -136,6 +139,36 @@ def test_the_least_certain_edge_goes_if_folds_do_not_miss_it(network):
     ((before, after),) = changed
     assert before.target == fit.target and after.parents == fit.parents[:-1] and after.loss > before.loss
     assert less.field.paths(less.weights)[0, fit.target, fit.parents[-1]] == 0
+
+
+def test_a_handful_of_windows_does_not_decide(network, monkeypatch):
+    reading, setup = read(network)
+    curves = search_curves(setup, [], reading.specification)
+    mask = {name: torch.ones_like(value) for name, value in fresh_weights(setup).items()}
+    folds = most_folds(reading.trajectories, 3).parts
+    told = partial(better_on_folds, curves, mask, spec=reading.specification, seed=0, steady=None)
+    assert told(folds=folds) and not told(folds=[])
+    monkeypatch.setattr(skode._curves, "FEWEST", 1000)
+    assert not told(folds=folds)
+
+
+def fresh_weights(setup):
+    field = setup.dynamics.field
+    return field.init(torch.Generator(), n_models=1, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def test_networks_that_forecast_held_out_windows_better_stay(network, monkeypatch):
+    reading, setup = read(network)
+    mask = fresh_weights(setup)
+    given = (setup, mask, {name: torch.ones_like(value) for name, value in mask.items()})
+    given = (*given, most_folds(reading.trajectories, 3).parts, reading.specification, 0, None)
+    assert curves_instead(*given) is not None
+    forecast = skode._curves.window_errors
+    ours = lambda field: isinstance(field, HillField)  # noqa: E731
+    worse = lambda dynamics, field, *rest: forecast(dynamics, field, *rest) * (1e3 if ours(field) else 1.0)  # noqa: E731
+    monkeypatch.setattr(skode._curves, "better_on_folds", lambda *given: True)
+    monkeypatch.setattr(skode._curves, "window_errors", worse)
+    assert curves_instead(*given) is None
 
 
 def test_states_that_go_below_zero_have_no_curves(network):
