@@ -11,7 +11,9 @@ from skode._batch import Batch
 from skode._choice import choose_levels, information, usual_level
 from skode._compact import compact
 from skode._confidence import edge_confidence, prune
-from skode._curves import curve_confidence, curves_instead, fitted_curves, pruned
+from skode._curve_choice import curves_instead, fitted_curves
+from skode._curve_folds import curve_confidence
+from skode._curves import pruned
 from skode._finish import finish
 from skode._fit import Specification, fit_additive, forecasting_model, options_of, set_up, start_velocity_of
 from skode._fitted import Fitted

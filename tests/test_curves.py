@@ -11,10 +11,13 @@ import pytest
 import torch
 from sklearn.base import clone
 
-import skode._curves
+import skode._curve_choice
+import skode._curve_folds
 import skode._selection
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
-from skode._curves import better_on_folds, curve_confidence, curves_instead, pruned, search_curves
+from skode._curve_choice import curves_instead
+from skode._curve_folds import better_on_folds, curve_confidence
+from skode._curves import pruned, search_curves
 from skode._fit import set_up
 from skode._folds import most_folds
 from skode.datasets import make_hill_network, make_lotka_volterra
@@ -148,7 +151,7 @@ def test_a_handful_of_windows_does_not_decide(network, monkeypatch):
     folds = most_folds(reading.trajectories, 3).parts
     told = partial(better_on_folds, curves, mask, spec=reading.specification, seed=0, steady=None)
     assert told(folds=folds) and not told(folds=[])
-    monkeypatch.setattr(skode._curves, "FEWEST", 1000)
+    monkeypatch.setattr(skode._curve_folds, "FEWEST", 1000)
     assert not told(folds=folds)
 
 
@@ -163,11 +166,11 @@ def test_networks_that_forecast_held_out_windows_better_stay(network, monkeypatc
     given = (setup, mask, {name: torch.ones_like(value) for name, value in mask.items()})
     given = (*given, most_folds(reading.trajectories, 3).parts, reading.specification, 0, None)
     assert curves_instead(*given) is not None
-    forecast = skode._curves.window_errors
+    forecast = skode._curve_choice.window_errors
     ours = lambda field: isinstance(field, HillField)  # noqa: E731
-    worse = lambda dynamics, field, *rest: forecast(dynamics, field, *rest) * (1e3 if ours(field) else 1.0)  # noqa: E731
-    monkeypatch.setattr(skode._curves, "better_on_folds", lambda *given: True)
-    monkeypatch.setattr(skode._curves, "window_errors", worse)
+    worse = lambda dynamics, field, *rest: forecast(dynamics, field, *rest) * (1.0 if ours(field) else 1e-3)  # noqa: E731
+    monkeypatch.setattr(skode._curve_choice, "better_on_folds", lambda *given: True)
+    monkeypatch.setattr(skode._curve_choice, "window_errors", worse)
     assert curves_instead(*given) is None
 
 

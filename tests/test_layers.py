@@ -199,17 +199,23 @@ ALLOWED: dict[str, set[str]] = {
     "skode._curves": TYPES
     | PREPARED
     | PARTS
+    | {"skode._amounts", "skode._confidence", "skode._curve_fits", "skode._curve_search", "skode._fit"},
+    "skode._curve_folds": TYPES
+    | PREPARED
+    | PARTS
+    | {"skode._confidence", "skode._curve_fits", "skode._curves", "skode._fit", "skode._fold_products", "skode._parts"},
+    "skode._curve_choice": TYPES
+    | PREPARED
+    | PARTS
     | {
-        "skode._amounts",
         "skode._calm",
-        "skode._confidence",
         "skode._curve_fits",
-        "skode._curve_search",
+        "skode._curve_folds",
+        "skode._curves",
         "skode._finish",
         "skode._fit",
         "skode._fitted",
         "skode._fold_products",
-        "skode._parts",
         "skode._predict",
         "skode._train",
     },
@@ -225,6 +231,8 @@ ALLOWED: dict[str, set[str]] = {
         "skode._choice",
         "skode._compact",
         "skode._confidence",
+        "skode._curve_choice",
+        "skode._curve_folds",
         "skode._curves",
         "skode._finish",
         "skode._fit",

@@ -1,0 +1,111 @@
+"""Hill's curves in place of networks, where folds are forecast better with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from skode._calm import calm
+from skode._capacity import can_decide
+from skode._curve_fits import STEPS
+from skode._curve_folds import better_on_folds
+from skode._curves import Curves, search_curves, window_errors
+from skode._finish import finish
+from skode._fit import SetUp, Specification, fitted_model
+from skode._fitted import Fitted
+from skode._fold_products import Part
+from skode._predict import choose_step
+from skode._prepared import Prepared
+from skode._problem import Problem
+from skode._steady import SteadyRows
+from skode._train import StageReport, Trained
+from skode._typing import Weights
+
+
+def curves_instead(
+    setup: SetUp,
+    start: Weights,
+    mask: Weights,
+    folds: Sequence[Part],
+    spec: Specification,
+    seed: int,
+    steady: SteadyRows | None,
+) -> Curves | None:
+    """Curves where folds are forecast clearly better with them, and held-out windows no worse.
+
+    The folds compare refits to rows. What the solver makes of networks afterwards sets another bar: the windows that
+    these set aside must not be forecast better by them than by curves that have not seen them either.
+
+    Parameters
+    ----------
+    setup : SetUp
+        Of a field with one network per target.
+    start : dict of tensors  # (1, ...)
+        Weights from which networks go on.
+    mask : dict of tensors  # (1, ...)
+        1 where a weight of the networks may differ from zero.
+    folds : sequence of pairs of Trajectories
+        Those to fit and those to test on.
+    spec : Specification
+    seed : int
+    steady : SteadyRows or None
+        Used in every fold.
+
+    Returns
+    -------
+    Curves or None
+    """
+    _, dynamics, problem = setup
+    support = (dynamics.field.paths(mask)[0] > 0).cpu().numpy()
+    curves = search_curves(setup, [support], spec)
+    if curves is None or not better_on_folds(curves, mask, folds, spec, seed, steady):
+        return None
+    if can_decide(problem):
+        networks = finish(dynamics, problem, start, mask, spec, seed, folds=folds, steady=steady)
+        theirs = window_errors(dynamics, networks.field, networks.weights, problem)
+        if float(theirs.mean()) < float(curves.errors.mean()):
+            return None
+    spec.report(curve_report(curves).line("curves"))
+    return curves
+
+
+def fitted_curves(
+    curves: Curves,
+    prepared: Prepared,
+    problem: Problem,
+    spec: Specification,
+    *,
+    pilot: torch.Tensor,
+    alpha_max: torch.Tensor,
+) -> Fitted:
+    """The model of curves; less of them where forecasts of the training data run away (see ``calm``).
+
+    Parameters
+    ----------
+    curves : Curves
+    prepared : Prepared
+    problem : Problem
+    spec : Specification
+    pilot : tensor  # (1, target, variable)
+        Ranking of edges, to which the dependencies of the fitted field are added.
+    alpha_max : tensor  # (1,)
+    """
+    history = {"curves": curve_report(curves)}
+    trained = Trained(curves.field, curves.weights, curves.weights, pilot, history, alpha_max)
+    near = calm(trained, prepared, problem, partial(choose_step, problem=problem))
+    return fitted_model(near.trained, prepared, problem, spec, None, near.own)
+
+
+def curve_report(curves: Curves) -> StageReport:
+    """What the search did, as a stage."""
+    return StageReport(
+        loss=np.array([[sum(fit.loss for fit in curves.fits)]]),
+        n_edges=np.array([float(sum(len(fit.parents) for fit in curves.fits))]),
+        converged=np.ones(1, dtype=bool),
+        failed=np.zeros(1, dtype=bool),
+        n_iter=STEPS,
+        seconds=curves.seconds,
+    )

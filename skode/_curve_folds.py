@@ -1,0 +1,103 @@
+"""Curves on folds: whether they forecast what is left out better than networks, and how sure their edges are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from skode._batch import Batch
+from skode._capacity import FEWEST, clearly_lower
+from skode._confidence import probability, run_labels
+from skode._curve_fits import STEPS, CurveFits, curve_weights, with_parents
+from skode._curves import Curves, again, bare_curves, window_errors
+from skode._fit import Specification, options_of, set_up
+from skode._fold_products import MOST, Part, set_up_fold
+from skode._parts import train_in_parts
+from skode._prepare import prepare
+from skode._problem import every_row
+from skode._steady import SteadyRows
+from skode._typing import FloatArray, Weights
+from skode.penalties import NoPenalty
+from skode.recipe import AFRESH
+
+
+def better_on_folds(
+    curves: Curves, mask: Weights, folds: Sequence[Part], spec: Specification, seed: int, steady: SteadyRows | None
+) -> bool:
+    """Refit curves and networks on every fold, and forecast the windows of what it leaves out.
+
+    Networks may use bilinear units where that is better on these very windows. Curves are better if they lower errors
+    by more than 1.64 standard errors over the windows of all folds, as in ``narrow``.
+
+    Parameters
+    ----------
+    curves : Curves
+    mask : dict of tensors  # (1, ...)
+        1 where a weight of the networks may differ from zero.
+    folds : sequence of pairs of Trajectories
+        Those to fit and those to test on.
+    spec : Specification
+    seed : int
+    steady : SteadyRows or None
+        Used in every fold.
+
+    Returns
+    -------
+    bool
+        False where folds have too few windows to tell.
+    """
+    errors = []
+    for part in folds[:MOST]:
+        prepared, dynamics, problem = set_up_fold(part, spec, steady)
+        if problem.held_windows is None:
+            continue
+        batch, options = Batch.single(0.0, seed), options_of(spec, (AFRESH,))
+        trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=mask)
+        like = bare_curves(dynamics.field, prepared)
+        fits = CurveFits(like, problem.rows, problem.matching, curves.prices)
+        field = with_parents(like, curves.fits)
+        weights = curve_weights(field, fits.fit([again(fit) for fit in curves.fits], STEPS))
+        errors.append(
+            torch.cat(
+                [
+                    window_errors(dynamics, field, weights, problem),
+                    window_errors(dynamics, trained.field, trained.weights, problem),
+                ]
+            )
+        )
+    enough = sum(some.shape[1] for some in errors) >= FEWEST
+    return enough and bool(clearly_lower(*torch.cat(errors, dim=1)))
+
+
+def curve_confidence(
+    curves: Curves, folds: Sequence[Part], spec: Specification, steady: SteadyRows | None
+) -> FloatArray:
+    """How sure the edges of curves are: drop each in turn and refit on every fold (see ``edge_confidence``).
+
+    Returns
+    -------
+    array (target, source)
+        In [0, 1]; 0 where there is no edge, 0.5 where nothing could be held out.
+    """
+    field, rises = curves.field, []
+    whole = [again(fit) for fit in curves.fits]
+    edges = [(k, j) for k, fit in enumerate(whole) for j in fit.parents]
+    less = [whole[k]._replace(parents=tuple(i for i in whole[k].parents if i != j)) for k, j in edges]
+    for train_part, test_part in folds:
+        prepared, dynamics, problem = set_up(train_part, spec, steady)
+        test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
+        like, prices = bare_curves(field, prepared), curves.prices
+        scale, double = problem.matching, problem.matching.double()
+        found = CurveFits(like, every_row(prepared, double), scale, prices).fit([*whole, *less], STEPS)
+        squares = CurveFits(like, every_row(test, double), scale, prices).squares(found).cpu().numpy()
+        label = run_labels(test)
+        sums = np.zeros((int(label.max(initial=-1)) + 1, len(found)))
+        np.add.at(sums, label, squares.T * len(squares.T))
+        rises.append(sums[:, len(whole) :] - sums[:, [k for k, _ in edges]])
+    out = np.zeros((field.n_targets, field.n_sources))
+    certain = probability(np.nan_to_num(np.concatenate(rises))) if rises else np.full(len(edges), 0.5)
+    for (k, j), value in zip(edges, certain, strict=True):
+        out[curves.fits[k].target, j] = value
+    return out
