@@ -33,6 +33,9 @@ from skode.fields import AbstractField, HillField
 
 MOST_ROWS = 800
 """Interval rows by which sets of sources are compared; more are thinned evenly."""
+MOST_DATA = 150.0
+"""Independent data that count: what curves and smooth paths leave of many more is their own error, and other sources
+explain some of it."""
 
 
 class Curves(NamedTuple):
@@ -71,7 +74,7 @@ def search_curves(setup: SetUp, supports: Sequence[BoolArray], spec: Specificati
     thin = torch.arange(0, len(every.slopes), -(-len(every.slopes) // MOST_ROWS), device=every.slopes.device)
     rows, offered = every.select(thin), curve_prices(spec.weight_decay)
     at_rest = int((prepared.interval_trajectory < 0).sum())
-    n_data = np.minimum(prepared.independent_slopes + at_rest, len(rows.slopes))
+    n_data = np.minimum(prepared.independent_slopes + at_rest, min(len(rows.slopes), MOST_DATA))
     nothing, rules = np.zeros((like.n_targets, like.n_sources), dtype=bool), spec.rules
     search = CurveSearch(
         CurveFits(like, rows, problem.matching, offered[SEARCHED]),
