@@ -37,7 +37,7 @@ def curves_instead(
     """Curves where folds are forecast clearly better with them, and held-out windows no worse.
 
     The folds compare refits to rows. What the solver makes of networks afterwards sets another bar: the windows that
-    these set aside must not be forecast better by them than by curves that have not seen them either.
+    these set aside must not be forecast better by them than by curves that were not fitted to them either.
 
     Parameters
     ----------

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from skode._batch import Batch
 from skode._capacity import FEWEST, clearly_lower
 from skode._confidence import probability, run_labels
 from skode._curve_fits import STEPS, CurveFits, curve_weights, with_parents
 from skode._curves import Curves, again, bare_curves, window_errors
-from skode._fit import Specification, options_of, set_up
-from skode._fold_products import MOST, Part, set_up_fold
-from skode._parts import train_in_parts
+from skode._fit import Specification, set_up
+from skode._fold_products import Part, fresh_on_folds
 from skode._prepare import prepare
 from skode._problem import every_row
 from skode._steady import SteadyRows
 from skode._typing import FloatArray, Weights
-from skode.penalties import NoPenalty
-from skode.recipe import AFRESH
 
 
 def better_on_folds(
@@ -28,7 +24,8 @@ def better_on_folds(
 ) -> bool:
     """Refit curves and networks on every fold, and forecast the windows of what it leaves out.
 
-    Networks may use bilinear units where that is better on these very windows. Curves are better if they lower errors
+    The sources of both were chosen on all data. Networks may use bilinear units where that is better on these very
+    windows. Curves are better if they lower errors
     by more than 1.64 standard errors over the windows of all folds, as in ``narrow``.
 
     Parameters
@@ -49,12 +46,7 @@ def better_on_folds(
         False where folds have too few windows to tell.
     """
     errors = []
-    for part in folds[:MOST]:
-        prepared, dynamics, problem = set_up_fold(part, spec, steady)
-        if problem.held_windows is None:
-            continue
-        batch, options = Batch.single(0.0, seed), options_of(spec, (AFRESH,))
-        trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=mask)
+    for (prepared, dynamics, problem), trained in fresh_on_folds(folds, mask, spec, seed, steady):
         like = bare_curves(dynamics.field, prepared)
         fits = CurveFits(like, problem.rows, problem.matching, curves.prices)
         field = with_parents(like, curves.fits)

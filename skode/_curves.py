@@ -121,8 +121,8 @@ def pruned(curves: Curves, confidence: FloatArray, prepared: Prepared, problem: 
         return curves
     rows = every_row(prepared, problem.matching.double())
     ready = CurveFits(curves.field, rows, problem.matching, curves.prices)
-    again = dict(zip(doubted, ready.fit(list(doubted.values()), STEPS), strict=True))
-    fits = [again.get(k, fit) for k, fit in enumerate(curves.fits)]
+    refitted = dict(zip(doubted, ready.fit(list(doubted.values()), STEPS), strict=True))
+    fits = [refitted.get(k, fit) for k, fit in enumerate(curves.fits)]
     field = with_parents(curves.field, fits)
     return curves._replace(field=field, fits=fits, weights=curve_weights(field, fits))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import torch
@@ -14,6 +14,7 @@ from skode._parts import train_in_parts
 from skode._prepare import prepare
 from skode._problem import can_forecast, forecasts
 from skode._steady import SteadyRows
+from skode._train import Trained
 from skode._trajectories import Trajectories
 from skode._typing import Weights
 from skode.penalties import NoPenalty
@@ -49,19 +50,23 @@ def better_on_folds(
     bool
         False where folds have too few windows to tell.
     """
-    spec, gains = specification, []
-    for part in folds[:MOST]:
-        _, dynamics, problem = set_up_fold(part, spec, steady)
-        if problem.held_windows is None:
-            continue
-        options, batch = options_of(spec, (AFRESH,)), Batch.single(0.0, seed)
-        trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=mask)
-        if trained.gains is not None:
-            gains.append(trained.gains[0])
+    refitted = fresh_on_folds(folds, mask, specification, seed, steady)
+    gains = [trained.gains[0] for _, trained in refitted if trained.gains is not None]
     if not gains:
         return False
     every = torch.cat(gains)
     return bool(clearly_lower(-every, than=torch.zeros_like(every)))
+
+
+def fresh_on_folds(
+    folds: Sequence[Part], mask: Weights, spec: Specification, seed: int, steady: SteadyRows | None
+) -> Iterator[tuple[SetUp, Trained]]:
+    """Fresh networks on a support, trained on every fold that has windows to test them on (see ``set_up_fold``)."""
+    for part in folds[:MOST]:
+        setup = set_up_fold(part, spec, steady)
+        if setup.problem.held_windows is not None:
+            options, batch = options_of(spec, (AFRESH,)), Batch.single(0.0, seed)
+            yield setup, train_in_parts(setup.dynamics, NoPenalty(), setup.problem, batch, options, frozen=mask)
 
 
 def set_up_fold(part: Part, spec: Specification, steady: SteadyRows | None) -> SetUp:

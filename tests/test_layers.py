@@ -192,7 +192,10 @@ ALLOWED: dict[str, set[str]] = {
     "skode._folds": TYPES | {"skode._chains", "skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
     "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._parts"},
-    "skode._fold_products": TYPES | PREPARED | PARTS | {"skode._fit", "skode._parts", "skode._trajectories"},
+    "skode._fold_products": TYPES
+    | PREPARED
+    | PARTS
+    | {"skode._fit", "skode._parts", "skode._train", "skode._trajectories"},
     "skode._finish": TYPES
     | PARTS
     | {"skode._fit", "skode._fold_products", "skode._parts", "skode._steady", "skode._train"},
