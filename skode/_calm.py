@@ -53,7 +53,9 @@ def calm(trained: Trained, prepared: Prepared, problem: Problem, step: Callable[
     """
     began, field, weights = time.perf_counter(), trained.field, trained.weights
     dynamics = Dynamics(field, prepared.scales, time_dependent=False)
-    windows = forecasts(prepared, HORIZON, torch.zeros(0, dtype=torch.float64, device=weights["K"].device))
+    windows = forecasts(
+        prepared, HORIZON, torch.zeros(0, dtype=torch.float64, device=next(iter(weights.values())).device)
+    )
     every = -(-len(windows.start) // MOST)
     windows = windows.select(torch.arange(len(windows.start), device=windows.start.device) % every == 0)
     length = step(dynamics, weights)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
 
-from skode._calm import calm
 from skode._capacity import can_decide
 from skode._curve_fits import STEPS
 from skode._curve_folds import better_on_folds
 from skode._curves import Curves, search_curves, window_errors
 from skode._finish import finish
-from skode._fit import SetUp, Specification, fitted_model
+from skode._fit import SetUp, Specification, calm_model
 from skode._fitted import Fitted
 from skode._fold_products import Part
-from skode._predict import choose_step
 from skode._prepared import Prepared
 from skode._problem import Problem
 from skode._steady import SteadyRows
@@ -95,8 +92,7 @@ def fitted_curves(
     """
     history = {"curves": curve_report(curves)}
     trained = Trained(curves.field, curves.weights, curves.weights, pilot, history, alpha_max)
-    near = calm(trained, prepared, problem, partial(choose_step, problem=problem))
-    return fitted_model(near.trained, prepared, problem, spec, None, near.own)
+    return calm_model(trained, prepared, problem, spec)
 
 
 def curve_report(curves: Curves) -> StageReport:

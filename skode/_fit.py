@@ -54,7 +54,7 @@ class Specification:
     activation: str
     n_bilinear: int
     widen: bool
-    curves: bool  # whether Hill's functions may take the place of networks
+    laws: bool  # whether Hill's functions or polynomials may take the place of networks
     order: int
     time_dependent: bool
     velocity_inferred: bool
@@ -102,7 +102,7 @@ def resolve_field(
     many = layout.n_states + layout.n_inputs >= MANY
     additive = many and plain and unsigned and spec.penalty.name == "group_lasso"
     if not additive:
-        return replace(spec, field="per_target", curves=spec.curves and plain and unsigned)
+        return replace(spec, field="per_target", laws=spec.laws and plain and unsigned)
     return replace(spec, field="additive", hidden=FEW_UNITS if default_width else spec.hidden)
 
 
@@ -152,6 +152,14 @@ def forecasting_model(
         ),
     )
     return fitted_model(far.trained, prepared, problem, spec, head, far.own)
+
+
+def calm_model(trained: Trained, prepared: Prepared, problem: Problem, spec: Specification) -> Fitted:
+    """A trained model of order 1 without networks through the solver; less of it where it runs away (see ``calm``)."""
+    near = calm(trained, prepared, problem, partial(choose_step, problem=problem))
+    if "calm" in near.trained.history:
+        spec.report(near.trained.history["calm"].line("calm"))
+    return fitted_model(near.trained, prepared, problem, spec, None, near.own)
 
 
 class FittedAdditive(NamedTuple):
@@ -209,10 +217,7 @@ def fit_additive(
         partial(problem_of, spec),
     )
     release()
-    near = calm(done.trained, done.prepared, done.problem, partial(choose_step, problem=done.problem))
-    if "calm" in near.trained.history:
-        spec.report(near.trained.history["calm"].line("calm"))
-    fitted = fitted_model(near.trained, done.prepared, done.problem, spec, None, near.own)
+    fitted = calm_model(done.trained, done.prepared, done.problem, spec)
     evidence = done.chosen.evidence
     if evidence is not None:
         confidence, edges = np.zeros(fitted.matrix.shape), fitted.matrix > 0

@@ -96,7 +96,7 @@ def specify(parameters: dict[str, Any]) -> Specification:
         activation=p["activation"],
         n_bilinear=0 if automatic else int(p["n_bilinear"]),
         widen=automatic,
-        curves=automatic and p["field"] == "auto",
+        laws=automatic and p["field"] == "auto",
         order=int(p["order"]),
         time_dependent=bool(p["time_dependent"]),
         velocity_inferred=p["order"] == 2 and p["initial_velocity"] == "inferred",

@@ -111,6 +111,11 @@ def forecasts(prepared: Prepared, length: int, like: torch.Tensor, starts: Start
     return _windows(prepared, _window_pieces(prepared, length * prepared.oversampling, starts), like)
 
 
+def in_double(windows: Windows) -> Windows:
+    """The same in float64."""
+    return Windows(*(part.double() if part.is_floating_point() else part for part in windows))
+
+
 def can_forecast(prepared: Prepared, length: int) -> bool:
     """Whether there are such windows: observations that follow each other without a long gap."""
     return bool(_window_pieces(prepared, length * prepared.oversampling, "observed"))

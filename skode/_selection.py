@@ -19,6 +19,7 @@ from skode._fit import Specification, fit_additive, forecasting_model, options_o
 from skode._fitted import Fitted
 from skode._folds import Folds
 from skode._held_out import held_out_losses
+from skode._law_choice import fitted_law, law_confidence, law_instead
 from skode._overrule import overruled
 from skode._path import run_path
 from skode._steady import SteadyRows
@@ -111,16 +112,16 @@ def select(
         level = np.where(by_windows, usual, level)
 
     mask, confidence = path.support(level), None
-    curves = curves_instead(setup, start, mask, folds.parts, spec, seed, steady) if doubted and spec.curves else None
+    pilot, alpha_max = path.ranking(problem), path.trained.alpha_max[:1]
+    curves = curves_instead(setup, start, mask, folds.parts, spec, seed, steady) if doubted and spec.laws else None
     if curves is not None:
         if confident:
             confidence = curve_confidence(curves, folds.parts, spec, steady)
             curves = pruned(curves, confidence, prepared, problem, spec)
-        pilot, alpha_max = path.ranking(problem), path.trained.alpha_max[:1]
-        fitted = fitted_curves(curves, prepared, problem, spec, pilot=pilot, alpha_max=alpha_max)
+        curved = fitted_curves(curves, prepared, problem, spec, pilot=pilot, alpha_max=alpha_max)
         if confidence is not None:
-            fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
-        return Selected(fitted, path.matrices(prepared, problem), alphas, level, losses, best, folds.kind)
+            curved = replace(curved, confidence=np.where(curved.matrix > 0, confidence, 0.0))
+        return Selected(curved, path.matrices(prepared, problem), alphas, level, losses, best, folds.kind)
 
     if confident and field.per_target:
         edges = (field.by_variable(field.paths(mask))[0] > 0).cpu().numpy()
@@ -130,8 +131,15 @@ def select(
 
     judges = [] if selection == "ebic" else folds.parts
     trained = finish(dynamics, problem, start, mask, spec, seed, folds=judges, steady=steady)
-    trained = trained._replace(pilot=path.ranking(problem), alpha_max=path.trained.alpha_max[:1])
-    fitted = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
+    trained = trained._replace(pilot=pilot, alpha_max=alpha_max)
+    law = law_instead(setup, trained, spec) if doubted and spec.laws and steady is None else None
+    fitted = None if law is None else fitted_law(law, setup, spec, pilot=pilot, alpha_max=alpha_max)
+    if fitted is None or fitted.n_strays:
+        networks = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
+        if fitted is None or networks.n_strays < fitted.n_strays:
+            fitted, law = networks, None
+    if law is not None and confident:
+        confidence = law_confidence(law)
     if confidence is not None:
         fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
     matrices = path.matrices(prepared, problem)

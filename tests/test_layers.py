@@ -222,6 +222,16 @@ ALLOWED: dict[str, set[str]] = {
         "skode._predict",
         "skode._train",
     },
+    "skode._best_starts": TYPES | {"skode._dynamics", "skode.objectives"},
+    "skode._shooting": TYPES | {"skode.fields", "skode.objectives"},
+    "skode._term_search": TYPES | {"skode.convex"},
+    "skode._laws": TYPES
+    | PREPARED
+    | PARTS
+    | {"skode._best_starts", "skode._fit", "skode._shooting", "skode._term_search"},
+    "skode._law_choice": TYPES
+    | PARTS
+    | {"skode._best_starts", "skode._confidence", "skode._fit", "skode._fitted", "skode._laws", "skode._train"},
     "skode._overrule": TYPES | PARTS | {"skode._confidence", "skode._fit", "skode._parts"},
     "skode._choice": TYPES | {"skode._prepared", "skode.convex"},
     "skode._path": TYPES
@@ -242,6 +252,7 @@ ALLOWED: dict[str, set[str]] = {
         "skode._fitted",
         "skode._folds",
         "skode._held_out",
+        "skode._law_choice",
         "skode._overrule",
         "skode._path",
         "skode._train",

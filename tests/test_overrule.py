@@ -68,6 +68,7 @@ def fit(**options):
 
 def test_a_target_that_is_overruled_has_the_support_of_the_plain_strength_and_loses_nothing_of_it(monkeypatch):
     monkeypatch.setattr(_selection, "overruled", lambda *_: np.array([False, True, True]))
+    monkeypatch.setattr(_selection, "law_instead", lambda *_: None)
     monkeypatch.setattr(_selection, "edge_confidence", lambda folds, mask, edges, *_: np.where(edges, 0.1, 0.0))
     model = fit()
     assert (model.target_alphas_[1:] == 0.02).all()

@@ -11,6 +11,7 @@ from skode.fields.held import HeldField, hold
 from skode.fields.hill import HillField
 from skode.fields.packed import PackedField
 from skode.fields.per_target import PerTargetField
+from skode.fields.polynomial import PolynomialField, monomials
 from skode.fields.shared import SharedField
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "Maps",
     "PackedField",
     "PerTargetField",
+    "PolynomialField",
     "SharedField",
     "Tensors",
     "hold",
+    "monomials",
 ]

@@ -1,0 +1,77 @@
+"""How far windows are from any solution of an equation: errors that noise in a start has no part in."""
+
+from __future__ import annotations
+
+import torch
+
+from skode._dynamics import Dynamics
+from skode._typing import Weights
+from skode.objectives import Windows, solve_windows
+
+ROUNDS = 5
+"""Steps of Gauss and Newton; a start that was observed is near the best one."""
+NUDGE = 1e-4
+"""Standard units by which starts are moved for derivatives."""
+FAR = 1e3
+"""Standard units at which a solution that fails is put."""
+TINY = 1e-9
+"""Errors below it are as good as none."""
+DAMPING = 1e-3
+"""Relative, at first; ten times as much after a step that was none."""
+
+
+@torch.no_grad()
+def best_start_errors(
+    dynamics: Dynamics, weights: Weights, windows: Windows, sd: torch.Tensor, n_steps: int
+) -> torch.Tensor:
+    """Root of the squared errors of every window from the start that suits it best, in units of the noise.
+
+    Forecasts from observed starts err by the noise of these starts more than by all that two good fields differ in.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+        Of order 1.
+    weights : dict of tensors  # (1, ...), float64
+    windows : Windows
+        In float64.
+    sd : tensor  # (target,), of an observation
+    n_steps : int
+        Runge-Kutta steps per window.
+
+    Returns
+    -------
+    tensor  # (window,)
+    """
+    root = windows.weights.sqrt() / sd
+    d = windows.start.shape[1]
+
+    def missed(start: torch.Tensor) -> torch.Tensor:
+        states = solve_windows(dynamics, weights, windows, start.unsqueeze(0), n_steps=n_steps)[0]
+        return (root * (windows.targets - states.nan_to_num(nan=FAR).clamp(-FAR, FAR))).flatten(1)
+
+    start, damping = windows.start.clone(), windows.start.new_full((len(windows.start), 1), DAMPING)
+    left = missed(start)
+    for _ in range(ROUNDS):
+        nudged = [missed(start + NUDGE * unit) for unit in torch.eye(d, dtype=start.dtype, device=start.device)]
+        tangents = torch.stack([(left - some) / NUDGE for some in nudged], dim=-1)  # (window, observation, state)
+        bend = tangents.mT @ tangents
+        bend += torch.diag_embed(damping * bend.diagonal(dim1=1, dim2=2) + 1e-12)
+        step = torch.linalg.lstsq(bend, tangents.mT @ left.unsqueeze(-1)).solution.squeeze(-1)
+        trial = missed(start + step)
+        better = (trial.square().sum(1) < left.square().sum(1)).unsqueeze(1)
+        start, left = torch.where(better, start + step, start), torch.where(better, trial, left)
+        damping = torch.where(better, damping / 5.0, damping * 10.0)
+    return left.square().sum(1).sqrt()
+
+
+def z_score(errors: torch.Tensor, than: torch.Tensor) -> float:
+    """By how many standard errors paired errors are smaller on average, in the logarithm; 0 if they are all the same.
+
+    Parameters
+    ----------
+    errors, than : tensor  # (window,)
+    """
+    gain = (than.clamp_min(TINY) / errors.clamp_min(TINY)).log()
+    error = float(gain.std()) / len(gain) ** 0.5
+    return float(gain.mean()) / error if error > 0 else 0.0

@@ -1,0 +1,140 @@
+"""Polynomial laws in place of networks, where windows that are held out follow them as well."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skode._best_starts import best_start_errors, z_score
+from skode._capacity import EVIDENCE
+from skode._confidence import probability
+from skode._dynamics import Dynamics
+from skode._fit import SetUp, Specification, calm_model
+from skode._fitted import Fitted
+from skode._laws import WORSE, Law, search_law, settled
+from skode._problem import in_double
+from skode._train import StageReport, Trained
+from skode._typing import FloatArray
+
+SPARSE = 0.5
+"""Share of the terms on offer up to which a law is one. Laws that are there have .1 to .4 of them (chaotic, ecological
+and chemical systems), expansions of sines and exponentials .6 to .8."""
+WINDOWS = 2
+"""Windows that are one piece of evidence: ten intervals of well sampled paths, as everywhere."""
+
+
+def law_instead(setup: SetUp, networks: Trained, spec: Specification) -> Law | None:
+    """The sparse polynomial law of the data, if windows that are held out follow it as well as the networks.
+
+    Forecasts from observed starts cannot tell: their errors are those of the starts. What is compared is how far
+    windows are from any solution, from the start that suits them best. Where both are level, within a standard error,
+    the law is taken, which says the same with a hundredth of the parameters. If more than half of all terms on offer
+    take part in it, it is no law but an expansion, and must be clearly better.
+
+    Parameters
+    ----------
+    setup : SetUp
+    networks : Trained
+        After the last stage.
+    spec : Specification
+
+    Returns
+    -------
+    Law or None
+    """
+    prepared, _, problem = setup
+    law = search_law(setup, networks.field, networks.weights, spec)
+    if law is None or problem.held_windows is None:
+        return None
+    if spec.rules is not None and bool((spec.rules.required & ~law.support()).any()):
+        return None
+    held, shooting = in_double(problem.held_windows), law.shooting
+    ours, theirs = (
+        best_start_errors(
+            Dynamics(one.field, prepared.scales, time_dependent=False),
+            {name: value.double() for name, value in one.weights.items()},
+            held,
+            shooting.sd,
+            shooting.n_steps,
+        )
+        for one in (law, networks)
+    )
+    if z_score(ours, theirs) < (WORSE if law.share <= SPARSE else EVIDENCE):
+        return None
+    law = settled(law, setup, spec)
+    spec.report(_report(law).line("law"))
+    return law
+
+
+def law_confidence(law: Law) -> FloatArray:
+    """How sure the edges of a law are: drop the terms of each in turn, and fit the others to all data but some.
+
+    confidence_ij = P(T > -mean(rise) / se(rise)),    rise = held-out loss without j -> i, less that with it
+
+    over pieces of two windows, each of which is left out in turn (see ``edge_confidence``), with the sum of squares as
+    the quadratic function that it is about the law.
+
+    Returns
+    -------
+    array (target, source)
+        In [0, 1]; 0 where there is no edge.
+
+    References
+    ----------
+    "Distribution-Free Predictive Inference for Regression", 2018, doi 10.1080/01621459.2017.1307116, section 6
+    (leave-one-covariate-out).
+    """
+    shooting, columns = law.shooting.apart(WINDOWS), law.fit.coefficients.nonzero()
+    linear = shooting.linearised(law.field, law.fit, columns, apart=True)
+    told = linear.gram.diagonal(dim1=1, dim2=2).sum(1) > 0  # pieces that are not lost
+    gram, right, rest = linear.gram[told], linear.right[told], linear.rest[told]
+    members = law.field.members.to(columns.device)[columns[:, 1]] > 0  # (column, source)
+    here = law.fit.coefficients[columns[:, 0], columns[:, 1]]
+
+    def left_out(dropped: torch.Tensor) -> torch.Tensor:
+        """Loss of every piece by a law without some columns that is fitted to the other pieces.  # (piece,)"""
+        step = torch.zeros_like(right)
+        step[:, dropped] = -here[dropped]
+        others, kept = gram.sum(0) - gram, ~dropped
+        toward = right.sum(0) - right - (others @ step.unsqueeze(-1)).squeeze(-1)
+        bend = others[:, kept][:, :, kept]
+        bend = bend + torch.diag_embed(1e-9 * bend.diagonal(dim1=1, dim2=2) + 1e-12)
+        step[:, kept] = torch.linalg.solve(bend, toward[:, kept])
+        return rest - 2.0 * (right * step).sum(-1) + (step * (gram @ step.unsqueeze(-1)).squeeze(-1)).sum(-1)
+
+    opened = law.support()
+    edges = np.argwhere(opened)
+    whole = left_out(torch.zeros_like(columns[:, 0], dtype=torch.bool))
+    rises = [left_out((columns[:, 0] == int(target)) & members[:, int(source)]) - whole for target, source in edges]
+    out = np.zeros(opened.shape)
+    if rises:
+        out[opened] = probability(torch.stack(rises, dim=-1).cpu().numpy())
+    return out
+
+
+def fitted_law(law: Law, setup: SetUp, spec: Specification, *, pilot: torch.Tensor, alpha_max: torch.Tensor) -> Fitted:
+    """The model of a law.
+
+    Parameters
+    ----------
+    law : Law
+    setup : SetUp
+    spec : Specification
+    pilot : tensor  # (1, target, variable)
+        Ranking of edges, to which the dependencies of the law are added.
+    alpha_max : tensor  # (1,)
+    """
+    trained = Trained(law.field, law.weights, law.weights, pilot, {"law": _report(law)}, alpha_max)
+    return calm_model(trained, setup.prepared, setup.problem, spec)
+
+
+def _report(law: Law) -> StageReport:
+    """What the search did, as a stage."""
+    return StageReport(
+        loss=np.array([[law.fit.squares / max(law.shooting.n_data, 1)]]),
+        n_edges=np.array([float(law.support().sum())]),
+        converged=np.ones(1, dtype=bool),
+        failed=np.zeros(1, dtype=bool),
+        n_iter=law.n_iter,
+        seconds=law.seconds,
+    )

@@ -1,0 +1,262 @@
+"""Polynomial laws in place of networks: found where they are, refused where they are not."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+import skode._law_choice
+import skode._laws
+import skode._selection
+from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
+from skode._best_starts import best_start_errors, z_score
+from skode._dynamics import Dynamics
+from skode._fit import set_up
+from skode._law_choice import law_confidence, law_instead
+from skode._laws import search_law, settled
+from skode._problem import in_double
+from skode._shooting import Fit
+from skode._train import Trained
+from skode.datasets import make_hill_network, make_independent_decays, make_lorenz63
+from skode.fields import AbstractField, PolynomialField
+
+QUICK = {"max_iter": 300, "n_alphas": 4, "cv": 3, "random_state": 0, "device": "cpu"}
+LORENZ = {0: {(0,), (1,)}, 1: {(0,), (1,), (0, 2)}, 2: {(2,), (0, 1)}}
+"""Sources of the terms of every equation."""
+
+
+@pytest.fixture(scope="module")
+def lorenz():
+    """Twenty trajectories with 5 % noise; the last ten, without, are a test."""
+    return make_lorenz63(30, 30, noise=0.05, random_state=3)
+
+
+def table_of(system, n=20):
+    return from_trajectories(system.states[:n], system.times[:n])
+
+
+@pytest.fixture(scope="module")
+def model(lorenz):
+    X, y, groups = table_of(lorenz)
+    return SparseNODERegressorCV(**QUICK).fit(X, y, groups=groups)
+
+
+def read(system, n=20, **settings):
+    X, y, groups = table_of(system, n)
+    reading = SparseNODERegressorCV(**QUICK, **settings)._read(X, y, None, groups, None)
+    return reading, set_up(reading.trajectories, reading.specification, None)
+
+
+def terms_of(law):
+    return {
+        target: {law.field.terms[k] for k in row.nonzero()[:, 0].tolist()}
+        for target, row in enumerate(law.fit.coefficients)
+    }
+
+
+def exact_field(system, scales, off=0.0):
+    """The law of a system as a field in standard units, a share too fast, and no weights."""
+
+    class Exact(AbstractField):
+        per_target, entries = True, ()
+
+        def init(self, generator, **_):
+            return {"none": torch.zeros(1, 1, dtype=torch.float64)}
+
+        def __call__(self, weights, z):
+            x = z.detach().numpy() * scales.state_sd + scales.state_mean
+            slopes = (1.0 + off) * system.slope(0.0, x, None) / (scales.rate * scales.state_sd / scales.time_unit)
+            return torch.as_tensor(slopes)
+
+        def paths(self, weights):
+            return torch.ones(1, self.n_targets, self.n_sources)
+
+    d = len(scales.state_sd)
+    field = Exact(d, d, (), "tanh", tuple(range(d)))
+    return field, field.init(None)
+
+
+def test_the_law_of_lorenz_is_found_to_the_last_term(lorenz, model):
+    field = model._fitted.field
+    assert isinstance(field, PolynomialField) and "law" in model.history_
+    np.testing.assert_array_equal(model.dependency_matrix_ > 0, lorenz.adjacency)
+    found = {
+        target: {field.terms[k] for k in np.flatnonzero(row)} for target, row in enumerate(model._fitted.weights["C"])
+    }
+    assert found == LORENZ
+    assert (model.confidence_[lorenz.adjacency] > 0.9).all()
+    test = np.array(lorenz.clean_states[20:])
+    short = test[:, :11]
+    error = model.simulate(test[:, 0], lorenz.times[0][:11]) - short
+    assert np.sqrt((error**2).mean()) < 0.1 * test.std()
+
+
+def test_coefficients_are_those_of_lorenz(lorenz, model):
+    draw = np.random.default_rng(0)
+    x = np.concatenate(lorenz.clean_states)[draw.integers(0, 900, 200)]
+    expected = lorenz.slope(0.0, x, None)
+    np.testing.assert_allclose(model.predict_derivative(x), expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_a_model_of_a_law_is_one_like_all_others(lorenz, model):
+    X, y, groups = table_of(lorenz)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    np.testing.assert_array_equal(model.predict(X[:3]), model.predict(X)[:3])
+    np.testing.assert_array_equal(clone(model).fit(X, y, groups=groups).predict(X), model.predict(X))
+    graph = model.get_dependency_graph()
+    assert graph.number_of_edges() == (model.dependency_matrix_ > 0).sum()
+    assert graph.edges["x1", "x0"]["sign"] == 1 and graph.edges["x2", "x2"]["sign"] == -1
+    assert model.status_ == "converged" and model.n_iter_ > 0
+
+
+def test_predictions_in_torch_and_numpy_agree(lorenz, model):
+    """What a GPU would take, on a CPU."""
+    fitted = model._fitted
+    z = torch.as_tensor(np.random.default_rng(0).normal(size=(1, 20, 3)))
+    read_ = np.concatenate([z[0].numpy(), np.ones((20, 1))], axis=1)
+    out = np.empty((20, 3))
+    fitted.field.at_points(fitted.weights, fitted.scales.rate).open(read_)(out)
+    slope = fitted.slope(np.zeros((20, 0)), np.zeros(20), torch.device("cpu"))
+    torch.testing.assert_close(slope.value(torch.zeros(1, 20), z, torch.arange(20))[0], torch.as_tensor(out))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"field": "per_target"}, {"n_bilinear": 0}, {"selection": "best"}, {"selection": 5}]
+)
+def test_who_says_what_reads_the_sources_has_no_law(lorenz, settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(skode._selection, "law_instead", lambda *a: asked.append(a))
+    X, y, groups = table_of(lorenz)
+    SparseNODERegressorCV(**{**QUICK, "max_iter": 30}, **settings).fit(X, y, groups=groups)
+    assert not asked
+
+
+def test_decays_have_a_linear_law():
+    system = make_independent_decays(3, n_trajectories=14, n_times=15, noise=0.03, random_state=0)
+    reading, setup = read(system, 14)
+    field, weights = exact_field(system, setup.prepared.scales)
+    law = search_law(setup, field, weights, reading.specification)
+    assert max(map(len, law.field.terms)) == 1
+    np.testing.assert_array_equal(law.support(), np.eye(3, dtype=bool))
+
+
+def test_a_law_that_misses_a_fifth_of_slopes_is_not_taken_for_genes():
+    """Saturating curves are no polynomials, whether one begins near them or not."""
+    system = make_hill_network(5, 24, 12, noise=0.02, random_state=1)
+    reading, setup = read(system, 24)
+    field, weights = exact_field(system, setup.prepared.scales)
+    trained = Trained(field, weights, weights, torch.zeros(1, 5, 5), {}, torch.ones(1))
+    law = law_instead(setup, trained, reading.specification)
+    if law is not None:  # where noise hides the difference, the law must hide in it too
+        held, shooting = in_double(setup.problem.held_windows), law.shooting
+        given = held, shooting.sd, shooting.n_steps
+        ours = best_start_errors(Dynamics(law.field, setup.prepared.scales, False), law.weights, *given)
+        theirs = best_start_errors(Dynamics(field, setup.prepared.scales, False), weights, *given)
+        assert z_score(ours, theirs) >= -1.0 and law.share <= 0.5
+
+
+def test_what_prior_knowledge_forbids_is_in_no_law_and_what_it_requires_must_be(lorenz):
+    closed, required = np.zeros((3, 3), dtype=bool), np.zeros((3, 3), dtype=bool)
+    closed[0, 1] = required[0, 2] = True
+    reading, setup = read(lorenz, prior=PriorKnowledge(forbidden=closed))
+    field, weights = exact_field(lorenz, setup.prepared.scales)
+    law = search_law(setup, field, weights, reading.specification)
+    assert law is None or not law.support()[0, 1]
+    reading, setup = read(lorenz, prior=PriorKnowledge(required=required))
+    field, weights = exact_field(lorenz, setup.prepared.scales, off=0.03)
+    trained = Trained(field, weights, weights, torch.zeros(1, 3, 3), {}, torch.ones(1))
+    assert law_instead(setup, trained, reading.specification) is None
+    reading, setup = read(lorenz)
+    assert terms_of(law_instead(setup, trained, reading.specification)) == LORENZ
+
+
+def test_observations_may_be_missing_and_be_worth_less(lorenz):
+    draw = np.random.default_rng(0)
+    states = [np.where(draw.random(x.shape) < 0.2, np.nan, x) for x in lorenz.states[:20]]
+    states = [np.concatenate([x[:1], some[1:]]) for x, some in zip(lorenz.states, states, strict=False)]
+    X, y, groups = from_trajectories(states, lorenz.times[:20])
+    weights = np.where(draw.random(len(X)) < 0.3, 0.2, 1.0)
+    reading = SparseNODERegressorCV(**QUICK)._read(X, y, weights, groups, None)
+    setup = set_up(reading.trajectories, reading.specification, None)
+    law = search_law(setup, *exact_field(lorenz, setup.prepared.scales), reading.specification)
+    assert terms_of(law) == LORENZ
+
+
+def test_a_term_that_does_nothing_is_not_certain(lorenz):
+    reading, setup = read(lorenz)
+    law = settled(
+        search_law(setup, *exact_field(lorenz, setup.prepared.scales), reading.specification),
+        setup,
+        reading.specification,
+    )
+    more = replace(law.field, terms=(*law.field.terms, (0, 0)))
+    coefficients = torch.nn.functional.pad(law.fit.coefficients, (0, 1))
+    coefficients[1, -1] = 1e-6
+    fit = law.shooting.fit(more, Fit(coefficients, law.fit.start))
+    only = law._replace(field=more, fit=fit, weights={"C": fit.coefficients.unsqueeze(0)})
+    coefficients[0, -1] = 1e-6  # x drives itself anyhow; through y there is a new edge
+    extra = replace(law.field, terms=(*law.field.terms, (2, 2)))
+    coefficients = torch.nn.functional.pad(law.fit.coefficients, (0, 1))
+    coefficients[0, -1] = 1e-6
+    fit = law.shooting.fit(extra, Fit(coefficients, law.fit.start))
+    false = law._replace(field=extra, fit=fit, weights={"C": fit.coefficients.unsqueeze(0)})
+    confidence = law_confidence(false)
+    assert confidence[0, 2] < 0.9 and (confidence[lorenz.adjacency] > 0.9).all()
+    assert (law_confidence(only)[lorenz.adjacency] > 0.9).all()
+    assert (law_confidence(law)[~lorenz.adjacency] == 0).all()
+
+
+def test_few_data_have_no_law(lorenz):
+    reading, setup = read(lorenz, 3)
+    field, weights = exact_field(lorenz, setup.prepared.scales)
+    assert search_law(setup, field, weights, reading.specification) is None
+
+
+def test_of_many_windows_whole_runs_are_read(lorenz, monkeypatch):
+    reading, setup = read(lorenz)
+    teacher = Dynamics(exact_field(lorenz, setup.prepared.scales)[0], setup.prepared.scales, False)
+    monkeypatch.setattr(skode._laws, "MOST_WINDOWS", 40)
+    monkeypatch.setattr(skode._laws, "RUN", 3)
+    shooting = skode._laws._shooting(setup, teacher, {"none": torch.zeros(1, 1, dtype=torch.float64)})
+    assert 30 <= len(shooting.windows.start) <= 45
+    assert [len(place) for place in shooting.places][2] > 0.7 * len(shooting.places[0])
+
+
+def test_the_best_start_of_a_window_is_found(lorenz):
+    """Under the exact law what is left is the noise: a window of six observations knows 15 of 18 numbers."""
+    _, setup = read(lorenz)
+    scales = setup.prepared.scales
+    field, weights = exact_field(lorenz, scales)
+    windows = in_double(setup.problem.windows)
+    sd = torch.as_tensor(0.05 / np.ones(3))
+    errors = best_start_errors(Dynamics(field, scales, False), weights, windows, sd, 30)
+    n = (windows.weights > 0).sum((1, 2)) - 3
+    assert float(errors.square().sum() / n.sum()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_z_scores_are_those_of_the_logarithm():
+    theirs = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    gains = np.log(1.0 / np.array([1.2, 0.9, 1.1, 0.9]))
+    found = z_score(theirs * torch.tensor([1.2, 0.9, 1.1, 0.9]), theirs)
+    assert found == pytest.approx(gains.mean() / (gains.std(ddof=1) / 2), rel=1e-5)
+    assert z_score(theirs, theirs) == 0.0 and z_score(torch.zeros(4), torch.zeros(4)) == 0.0
+
+
+def test_an_expansion_must_be_clearly_better(lorenz, monkeypatch):
+    reading, setup = read(lorenz)
+    field, weights = exact_field(lorenz, setup.prepared.scales, off=0.03)
+    trained = Trained(field, weights, weights, torch.zeros(1, 3, 3), {}, torch.ones(1))
+    law = search_law(setup, field, weights, reading.specification)
+    assert law.share == pytest.approx(7 / 30)
+    level = torch.ones(20) + 0.01 * torch.tensor([1.0, -1.0]).repeat(10)
+    for share, factor, taken in ((0.3, 1.0, True), (0.6, 1.0, False), (0.6, 0.5, True), (0.3, 2.0, False)):
+        errors = iter([factor * level, torch.ones(20)])
+        monkeypatch.setattr(skode._law_choice, "search_law", lambda *_, share=share: law._replace(share=share))
+        monkeypatch.setattr(skode._law_choice, "best_start_errors", lambda *_, errors=errors: next(errors))
+        assert (law_instead(setup, trained, reading.specification) is not None) == taken
