@@ -133,11 +133,10 @@ def select(
     trained = finish(dynamics, problem, start, mask, spec, seed, folds=judges, steady=steady)
     trained = trained._replace(pilot=pilot, alpha_max=alpha_max)
     law = law_instead(setup, trained, spec) if doubted and spec.laws and steady is None else None
-    fitted = None if law is None else fitted_law(law, setup, spec, pilot=pilot, alpha_max=alpha_max)
-    if fitted is None or fitted.n_strays:
-        networks = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
-        if fitted is None or networks.n_strays < fitted.n_strays:
-            fitted, law = networks, None
+    if law is None:
+        fitted = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
+    else:
+        fitted = fitted_law(law, setup, spec, pilot=pilot, alpha_max=alpha_max)
     if law is not None and confident:
         confidence = law_confidence(law)
     if confidence is not None:

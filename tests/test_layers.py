@@ -231,7 +231,17 @@ ALLOWED: dict[str, set[str]] = {
     | {"skode._best_starts", "skode._fit", "skode._shooting", "skode._term_search"},
     "skode._law_choice": TYPES
     | PARTS
-    | {"skode._best_starts", "skode._confidence", "skode._fit", "skode._fitted", "skode._laws", "skode._train"},
+    | {
+        "skode._best_starts",
+        "skode._confidence",
+        "skode._fit",
+        "skode._fitted",
+        "skode._laws",
+        "skode._predict",
+        "skode._reach",
+        "skode._scales",
+        "skode._train",
+    },
     "skode._overrule": TYPES | PARTS | {"skode._confidence", "skode._fit", "skode._parts"},
     "skode._choice": TYPES | {"skode._prepared", "skode.convex"},
     "skode._path": TYPES

@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.preprocessing import PolynomialFeatures
 
-from skode.fields import PolynomialField, monomials
+from skode.fields import PolynomialField, hold, monomials
 
 
-def field_of(degree=3, n_targets=2, n_sources=4):
+def field_of(degree=3, n_targets=2, n_sources=4, *, held=False):
     draw = np.random.default_rng(0)
-    return PolynomialField(
+    field = PolynomialField(
         n_targets,
         n_sources,
         (),
@@ -22,6 +22,7 @@ def field_of(degree=3, n_targets=2, n_sources=4):
         gain=tuple(draw.uniform(0.3, 2.0, n_sources)),
         shift=tuple(draw.normal(size=n_sources)),
     )
+    return hold(field, np.full(n_sources, -0.5), np.array([0.7, np.inf, 0.6, 0.5])[:n_sources]) if held else field
 
 
 def drawn(field, n_models=1):
@@ -42,8 +43,9 @@ def test_monomials_are_those_of_scikit_learn(degree):
     np.testing.assert_allclose(field.values(z).numpy(), expected, rtol=1e-12)
 
 
-def test_slopes_are_sums_of_monomials_in_torch_and_in_numpy():
-    field, z = field_of(), samples(n_models=2)
+@pytest.mark.parametrize("held", [False, True])
+def test_slopes_are_sums_of_monomials_in_torch_and_in_numpy(held):
+    field, z = field_of(held=held), samples(n_models=2)
     weights = drawn(field, n_models=2)
     slopes = field(weights, z)
     by_hand = torch.stack([field.values(own) @ c.mT for own, c in zip(z, weights["C"], strict=True)])
@@ -60,8 +62,20 @@ def test_slopes_are_sums_of_monomials_in_torch_and_in_numpy():
         np.testing.assert_array_equal(alone[0], out[k])
 
 
-def test_derivatives_equal_central_differences():
-    field, z, step = field_of(), samples(n_models=2), 1e-6
+def test_products_stand_still_beyond_the_edges_and_lines_go_on():
+    field, z = field_of(2, held=True), samples()[0]
+    cut = torch.minimum(z.clamp_min(-0.5), torch.tensor([0.7, torch.inf, 0.6, 0.5], dtype=torch.float64))
+    free = field_of(2)
+    single = [k for k, term in enumerate(field.terms) if len(term) < 2]
+    double = [k for k, term in enumerate(field.terms) if len(term) > 1]
+    torch.testing.assert_close(field.values(z)[:, single], free.values(z)[:, single])
+    torch.testing.assert_close(field.values(z)[:, double], free.values(cut)[:, double])
+    assert bool((cut != z).any())
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_derivatives_equal_central_differences(held):
+    field, z, step = field_of(held=held), samples(n_models=2), 1e-6
     weights = drawn(field, n_models=2)
     jacobian = field.jacobian(weights, z)
     for source, unit in enumerate(step * torch.eye(4, dtype=torch.float64)):

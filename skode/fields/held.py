@@ -11,6 +11,7 @@ from skode.fields._base import AbstractField
 from skode.fields._bound import ByAutograd, Evaluated
 from skode.fields._points import PointNets, point_nets
 from skode.fields.per_target import PerTargetField
+from skode.fields.polynomial import PolynomialField
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class BoundHeld(ByAutograd):
 
 
 def hold(field: AbstractField, low: FloatArray, high: FloatArray) -> AbstractField:
-    """A per-target field with its products held between two edges (source,); other fields as they are."""
+    """A field of networks or monomials, its products held between two edges (source,); other fields as they are."""
+    if isinstance(field, PolynomialField):
+        return replace(field, low=tuple(low.tolist()), high=tuple(high.tolist()))
     if not (type(field) is PerTargetField and field.n_bilinear):
         return field
     return HeldField(**vars(field), low=tuple(low.tolist()), high=tuple(high.tolist()))

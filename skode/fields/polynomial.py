@@ -35,7 +35,8 @@ class PolynomialField(AbstractField):
     .. math:: F_i(z) = \sum_m c_{im} \prod_{j \in m} a_j, \qquad a_j = gain_j z_j + shift_j
 
     Monomials are of sources as the user measures them, but for their units: laws are sparse about the zero of nature,
-    not about the mean of the data.
+    not about the mean of the data. Where there are edges, products read sources that are held between these: beyond,
+    where nothing was seen, they would grow as powers, and a forecast that strays be lost in no time.
 
     Parameters
     ----------
@@ -43,11 +44,15 @@ class PolynomialField(AbstractField):
         Sources of every monomial; those of all targets together.
     gain, shift : tuple of float, one per source
         From standard units to a.
+    low, high : tuple of float, one per source
+        Edges in standard units; none where they are empty.
     """
 
     terms: tuple[Term, ...] = ()
     gain: tuple[float, ...] = ()
     shift: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
     @property
     def per_target(self) -> bool:
@@ -63,10 +68,13 @@ class PolynomialField(AbstractField):
 
     @cached_property
     def table(self) -> torch.Tensor:
-        """Factors of every monomial; a missing one reads a source after the last, which is 1.  # (factor, term)"""
-        degree = max((len(term) for term in self.terms), default=1) or 1
-        rest = (self.n_sources,) * degree
-        return torch.tensor([(*term, *rest)[:degree] for term in self.terms], dtype=torch.long).view(-1, degree).T
+        """Places among ``read`` sources that every monomial multiplies.  # (factor, term)"""
+        degree, one = max((len(term) for term in self.terms), default=1) or 1, self.n_sources
+        rows = []
+        for term in self.terms:
+            places = term if len(term) < 2 else tuple(one + 1 + source for source in term)
+            rows.append((*places, *(one,) * degree)[:degree])
+        return torch.tensor(rows, dtype=torch.long).view(-1, degree).T
 
     @cached_property
     def members(self) -> torch.Tensor:
@@ -87,9 +95,13 @@ class PolynomialField(AbstractField):
 
     def factors(self, z: torch.Tensor) -> torch.Tensor:
         """What every monomial multiplies.  # (..., source) to (factor, ..., term)"""
+        read = self.read(z)
+        return torch.stack([read[..., place] for place in self.table.to(z.device)])
+
+    def read(self, z: torch.Tensor) -> torch.Tensor:
+        """Sources as they are measured, a one, and sources between the edges.  # (..., source + 1 + source)"""
         gain, shift = torch.tensor([self.gain, self.shift], dtype=z.dtype, device=z.device)
-        a = torch.cat([gain * z + shift, torch.ones_like(z[..., :1])], dim=-1)
-        return torch.stack([a[..., factor] for factor in self.table.to(z.device)])
+        return torch.cat([gain * z + shift, torch.ones_like(z[..., :1]), gain * self._held(z) + shift], dim=-1)
 
     def with_derivatives(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Every monomial (sample, term), and its derivatives by the sources (sample, term, source).
@@ -98,13 +110,20 @@ class PolynomialField(AbstractField):
         ----------
         z : tensor  # (sample, source)
         """
-        factors, table = self.factors(z), self.table.to(z.device)
-        by_source = z.new_zeros(len(z), len(self.terms), self.n_sources + 1)
-        for k, source in enumerate(table):
+        factors, table, n = self.factors(z), self.table.to(z.device), self.n_sources
+        by_place = z.new_zeros(len(z), len(self.terms), 2 * n + 1)
+        for k, place in enumerate(table):
             others = torch.cat([factors[:k], factors[k + 1 :]]).prod(dim=0)
-            by_source.scatter_add_(2, source.view(1, -1, 1).expand(len(z), -1, 1), others.unsqueeze(-1))
+            by_place.scatter_add_(2, place.view(1, -1, 1).expand(len(z), -1, 1), others.unsqueeze(-1))
+        inside = (self._held(z) == z).to(z.dtype).unsqueeze(1)
         gain = torch.tensor(self.gain, dtype=z.dtype, device=z.device)
-        return factors.prod(dim=0), by_source[..., :-1] * gain
+        return factors.prod(dim=0), gain * (by_place[..., :n] + inside * by_place[..., n + 1 :])
+
+    def _held(self, z: torch.Tensor) -> torch.Tensor:
+        if not self.low:
+            return z
+        low, high = torch.tensor([self.low, self.high], dtype=z.dtype, device=z.device)
+        return torch.minimum(torch.maximum(z, low), high)
 
     def only(self, terms: torch.Tensor) -> PolynomialField:
         """With some of the terms; ``terms`` is a mask."""
@@ -119,12 +138,7 @@ class PolynomialField(AbstractField):
         return torch.stack([coefficients @ self.with_derivatives(own)[1] for coefficients, own in pairs])
 
     def at_points(self, weights: dict[str, AnyArray], gain: FloatArray) -> PolynomialPoints:
-        return PolynomialPoints(
-            np.asarray(weights["C"], dtype=np.float64) * gain[:, None],
-            [factor.numpy() for factor in self.table],
-            np.array([*self.gain, 1.0]),
-            np.array([*self.shift, 0.0]),
-        )
+        return PolynomialPoints(self, np.asarray(weights["C"], dtype=np.float64) * gain[:, None])
 
 
 class PolynomialPoints(AbstractPoints):
@@ -132,32 +146,39 @@ class PolynomialPoints(AbstractPoints):
 
     Parameters
     ----------
+    field : PolynomialField
     coefficients : array (target, term)
         Times the factor of every slope.
-    factors : list of int array (term,)
-        Sources that every monomial multiplies; the one after the last is 1.
-    gain, shift : array (source + 1,)
-        From standard units to what is multiplied.
     """
 
-    def __init__(self, coefficients: FloatArray, factors: list[AnyArray], gain: FloatArray, shift: FloatArray) -> None:
-        self.coefficients, self.factors, self.gain, self.shift = coefficients, factors, gain, shift
+    def __init__(self, field: PolynomialField, coefficients: FloatArray) -> None:
+        self.coefficients, self.places = coefficients, [place.numpy() for place in field.table]
+        self.gain, self.shift = np.array([*field.gain, 1.0]), np.array([*field.shift, 0.0])
+        self.edges = (np.array(field.low), np.array(field.high)) if field.low else None
 
     @property
     def n_entries(self) -> int:
-        return int(2 * self.coefficients.shape[1] + len(self.gain))
+        return int(2 * self.coefficients.shape[1] + 2 * len(self.gain))
 
     def open(self, z: FloatArray) -> AtPoints:
-        amounts = np.empty(z.shape)
+        n = len(self.gain)
+        read = np.empty((len(z), 2 * n - 1))
+        measured, held, sources = read[:, :n], read[:, n:], z[:, : n - 1]
         terms, factor = np.empty((2, len(z), self.coefficients.shape[1]))
         column = terms[..., None]
 
         def slopes(out: FloatArray) -> None:
-            np.multiply(z, self.gain, out=amounts)
-            np.add(amounts, self.shift, out=amounts)
-            np.take(amounts, self.factors[0], axis=1, out=terms)
-            for source in self.factors[1:]:
-                np.take(amounts, source, axis=1, out=factor)
+            np.multiply(z, self.gain, out=measured)
+            np.add(measured, self.shift, out=measured)
+            if self.edges is None:
+                np.copyto(held, measured[:, :-1])
+            else:
+                np.clip(sources, *self.edges, out=held)
+                np.multiply(held, self.gain[:-1], out=held)
+                np.add(held, self.shift[:-1], out=held)
+            np.take(read, self.places[0], axis=1, out=terms)
+            for place in self.places[1:]:
+                np.take(read, place, axis=1, out=factor)
                 np.multiply(terms, factor, out=terms)
             np.matmul(self.coefficients, column, out=out[..., None])  # sample after sample: the same to the last bit
 
