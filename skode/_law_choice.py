@@ -24,8 +24,8 @@ SPARSE = 0.5
 """Share of the terms on offer up to which a law is one. Laws that are there have .1 to .4 of them (chaotic, ecological
 and chemical systems), expansions of sines and exponentials .6 to .8."""
 CUBIC = 1.0
-"""Standard errors that are asked of laws with products of three. Those that are there (van der Pol, FitzHugh and Nagumo,
-Rabinovich and Fabrikant, eight fits) had 1.4 to 4.8, a curve of straight pieces (Chua) -.5."""
+"""Standard errors that are asked of laws with products of three. Those that are there (van der Pol, FitzHugh-Nagumo,
+Rabinovich-Fabrikant, the Brusselator) had 1.4 to 4.8, a curve of straight pieces (Chua) -.5."""
 WORST = 1.25
 """Errors of a law's forecasts of the training data, in those of the networks, from which on it goes astray. Where noise
 throws starts out of a basin that is small, those of true laws were 1.0 to 1.1 times as large; of one that was broken by
