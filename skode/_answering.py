@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skode._alignment import Alignment
 from skode._compact import compact, expand
 from skode._driven import changing_inputs, drive
+from skode._equations import equations
 from skode._fitted import Fitted
 from skode._layout import Layout
 from skode._parameters import available_device
@@ -25,6 +26,7 @@ from skode._typing import FloatArray
 from skode._validation import as_numbers, explained
 from skode.builders import make_questions
 from skode.exceptions import DivergedPredictionWarning
+from skode.fields import PolynomialField
 from skode.graph import build_graph
 from skode.metrics import r2
 
@@ -116,6 +118,32 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
     def _answer(self, X: FloatArray) -> Answers:
         device = available_device(self.device)
         return _told(predict_batch(self._fitted, as_questions(X, self._layout, self._fitted), device))
+
+    def equations(self, precision: int = 3) -> list[str]:
+        """The fitted law, one line per state, where it is a polynomial (see ``SparseNODERegressorCV``).
+
+        Parameters
+        ----------
+        precision : int, default=3
+            Significant digits of coefficients.
+
+        Returns
+        -------
+        list of str
+            In the units of y and of time, with the names of states and inputs.
+
+        Raises
+        ------
+        ValueError
+            If the equations are read by networks or curves, which no line can hold.
+        """
+        check_is_fitted(self)
+        if not isinstance(self._fitted.field, PolynomialField):
+            raise ValueError(
+                "equations() must be asked of a fit that took a polynomial law; got one whose equations are read by "
+                f"{type(self._fitted.field).__name__}. Use predict_derivative for slopes, dependency_matrix_ for edges."
+            )
+        return equations(self._fitted, (*self.state_names_, *self.input_names_), precision)
 
     def simulate(self, x0: npt.ArrayLike, t: npt.ArrayLike, inputs: npt.ArrayLike | None = None) -> FloatArray:
         """Simulate trajectories from initial states.

@@ -53,8 +53,20 @@ class SparseNODERegressorCV(AbstractNODERegressor):
     through these curves, by the extended BIC, from the support that networks have and from none: regulators that act
     only together explain nothing alone.
     Curves are taken if on all folds forecasts of held-out windows are clearly better with them (1.64 standard errors),
-    and ``history_`` has a stage "curves". They are offered with ``field="auto"``, ``n_bilinear="auto"``,
-    ``selection="one_se"``, equations of order 1 without time, and no known signs or weights; and by the additive field.
+    and ``history_`` has a stage "curves".
+
+    Where no curves are taken, the law may be a polynomial of few terms, as in chemistry, ecology and mechanics,
+
+        F_i(x) = sum over monomials m of c_im prod_(j in m) x_j,    of up to three factors.
+
+    All monomials, of the sources that a target reads where there are more than some 500 of all targets, are fitted
+    through the solver, beginning near the networks, and terms are chosen by the extended BIC among observations,
+    with the starts of windows free. The law is taken where held-out windows are as near to one of its solutions as to
+    those of the networks: within a standard error, one nearer with products of three, and clearly nearer if more than
+    half of all terms take part. ``history_`` then has a stage "law", and ``equations()`` writes it down.
+
+    Both are offered with ``field="auto"``, ``n_bilinear="auto"``, ``selection="one_se"``, equations of order 1 without
+    time, and no known signs or weights; laws without ``steady_states``, and curves also by the additive field.
 
     Parameters
     ----------
@@ -88,7 +100,8 @@ random_state, verbose
     alphas_ : ndarray of shape (n_alphas,)
         Strengths of the path, falling.
     target_alphas_ : ndarray of shape (d,)
-        The strength whose support each target took; where curves were taken, that from which its search began.
+        The strength whose support each target took; where curves or a law were taken, that from which
+        their search began.
     path_ : list of mappings
         Per strength: ``alpha``, ``held_out_loss``, ``n_edges``, ``dependency_matrix``. A large matrix is kept without
         its zeros, and made anew whenever it is asked for.
@@ -96,6 +109,7 @@ random_state, verbose
         How sure an edge is, in [0, 1]: the probability (of Student's t over runs of ten held-out intervals) that the
         held-out loss of its target rises when the edge is dropped and the others are refitted, times
         ``identifiability_``. 0 where there is no edge; at most 0.5 where nothing is held out, or targets share weights.
+        Of a law an edge is dropped with all its terms, and every run of ten intervals is held out in turn.
         For the additive field, 1 / (1 + exp(-rise / 32)) with the rise of the extended BIC without the edge, times the
         same: posterior odds, tempered because both models are wrong; 0.5 if a number of edges is asked for.
     cv_results_ : dict of ndarray
@@ -121,6 +135,10 @@ random_state, verbose
     "The Elements of Statistical Learning", 2009, section 7.10 (the one-standard-error rule).
     "Extended Bayesian information criteria for model selection with large model spaces", 2008,
     doi 10.1093/biomet/asn034.
+    "Discovering governing equations from data by sparse identification of nonlinear dynamical systems", 2016, doi
+    10.1073/pnas.1517384113 (sparse polynomial laws, from derivatives there, through the solver here).
+    "A multiple shooting algorithm for direct solution of optimal control problems", 1984, doi
+    10.1016/S1474-6670(17)61205-9 (windows with starts of their own).
     "Biologically informed NeuralODEs for genome-wide regulatory dynamics", 2024, doi 10.1186/s13059-024-03264-0 (sums
     and products of Hill's functions as a field).
     """

@@ -16,6 +16,7 @@ import skode._selection
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
 from skode._best_starts import best_start_errors, z_score
 from skode._dynamics import Dynamics
+from skode._equations import equations
 from skode._fit import set_up
 from skode._law_choice import law_confidence, law_instead
 from skode._laws import search_law, settled
@@ -101,6 +102,43 @@ def test_coefficients_are_those_of_lorenz(lorenz, model):
     x = np.concatenate(lorenz.clean_states)[draw.integers(0, 900, 200)]
     expected = lorenz.slope(0.0, x, None)
     np.testing.assert_allclose(model.predict_derivative(x), expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_equations_are_written_in_the_units_of_y(lorenz, model):
+    found = model.equations(precision=4)
+    assert [line.split(" = ")[0] for line in found] == ["dx0/dt", "dx1/dt", "dx2/dt"]
+    for line, expected in zip(
+        found, ("- 10 x0 + 10 x1", "28 x0 - 1 x1 - 1 x0 x2", "- 2.667 x2 + 1 x0 x1"), strict=True
+    ):
+        got, wanted = (text.replace("- ", "-").replace("+ ", "").split() for text in (line.split(" = ")[1], expected))
+        assert [word for word in got if word[0] == "x"] == [word for word in wanted if word[0] == "x"]
+        numbers, true = ([float(word) for word in words if word[0] != "x"] for words in (got, wanted))
+        np.testing.assert_allclose(numbers, true, rtol=0.1)
+    x = np.array([[1.5, -2.0, 20.0]])  # what is written is what is solved
+    by_hand = [eval(as_python(line), dict(zip(("x0", "x1", "x2"), x[0], strict=True))) for line in model.equations(12)]
+    np.testing.assert_allclose(model.predict_derivative(x)[0], by_hand, rtol=1e-9)
+
+
+def as_python(line):
+    text = line.split(" = ")[1].replace("- ", "-").replace("+ ", "+").replace("^", "**")
+    return "".join("*" + word if word[0] == "x" else word for word in text.split())
+
+
+def test_networks_have_no_equations(lorenz):
+    X, y, groups = table_of(lorenz, 8)
+    model = SparseNODERegressorCV(**{**QUICK, "max_iter": 30}, field="per_target").fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match="polynomial law; got .*networks|polynomial law; got .*Field"):
+        model.equations()
+
+
+def test_squares_and_constants_are_written_as_such(lorenz, model):
+    fitted = model._fitted
+    field = replace(fitted.field, terms=((), (1, 1), (0, 0, 2)))
+    coefficients = np.array([[1.0, 0.0, -1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    lines = equations(replace(fitted, field=field, weights={"C": coefficients}), ("a", "b", "c"), 2)
+    assert lines[1] == "db/dt = 0"
+    assert lines[0].startswith("da/dt = ") and lines[0].endswith(" a^2 c") and " - " in lines[0]
+    assert lines[2].endswith(" b^2")
 
 
 def test_a_model_of_a_law_is_one_like_all_others(lorenz, model):

@@ -164,6 +164,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._calm": TYPES | PARTS | {"skode._prepared", "skode._reach", "skode._train"},
     "skode._start_velocity": TYPES | {"skode._prepared"},
     "skode._points": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
+    "skode._equations": TYPES | {"skode._fitted", "skode.fields"},
     "skode._fitted": TYPES | PARTS | {"skode._compact", "skode._scales", "skode._points", "skode._start_velocity"},
     "skode._dependencies": TYPES | PARTS | {"skode._prepared"},
     "skode._ranking": TYPES | {"skode._prepare", "skode._prepared"},
@@ -295,7 +296,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._driven": FIT,
     "skode._answering": FIT
     | TOOLS
-    | {"skode._compact", "skode._driven", "skode._questions", "skode.builders", "skode.exceptions"},
+    | {"skode._compact", "skode._driven", "skode._equations", "skode._questions", "skode.builders", "skode.exceptions"},
     "skode._base": FIT | {"skode._answering", "skode._identifiability", "skode._memory", "skode.exceptions"},
     "skode.estimators": FIT | {"skode._base"},
     "skode": {"skode"},
