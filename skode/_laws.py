@@ -32,8 +32,9 @@ monomials are fitted, while terms are chosen, and at the end. Tight from the sta
 where they are; never tight, windows forget what came before them."""
 DATA_PER_COLUMN = 3
 """Observations that there must be for each of them."""
-MOST_WINDOWS = 400
-"""Windows that are read; of more, series are cut into runs and thinned evenly."""
+MOST_WINDOWS, FEWEST_WINDOWS, MOST_WORK = 400, 60, 5e8
+"""Windows that are read; of more, series are cut into runs and thinned evenly. Fewer, but not fewer than 60, where one
+pass over derivatives by all coefficients would multiply more often than this: some seconds on one core."""
 RUN = 8
 """Windows of such a run."""
 LEAST_NOISE = 2e-3
@@ -179,6 +180,9 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
     begin = _distilled(candidates, teacher, setup.problem.knots.double())
     if begin is None:
         return None
+    work = shooting.n_steps * field.n_targets**2 * len(candidates.columns)
+    most = min(max(int(MOST_WORK / work), FEWEST_WINDOWS), MOST_WINDOWS)
+    shooting = _thinned(shooting.windows, shooting.rate, shooting.sd, shooting.n_steps, most)
     shooting, fit = _followed(field, replace(shooting, tie=LOOSE), Fit(begin, shooting.windows.start))
     law, weights = Dynamics(field, scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
     n_steps = max(shooting.n_steps, _grid(law, weights, shooting.windows.select(shooting.used), setup))
@@ -326,10 +330,11 @@ def _thinned_to(windows: Windows, most: int) -> Windows:
     return windows.select(torch.arange(n, device=windows.start.device) % -(-n // most) == 0)
 
 
-def _thinned(windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: int) -> Shooting:
-    """Windows to fit, no more than ``MOST_WINDOWS``: of more, every so many of all runs."""
+def _thinned(windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: int, most: int | None = None) -> Shooting:
+    """Windows to fit, about ``MOST_WINDOWS`` or fewer: of more, every so many of all runs."""
     n, every = len(windows.start), Shooting.of(windows, rate, sd, n_steps)
-    if n <= MOST_WINDOWS:
+    most = MOST_WINDOWS if most is None else most
+    if n <= most:
         return every
     label, n_runs = torch.zeros_like(windows.after), 0
     for place in range(0, len(every.places), RUN):
@@ -337,7 +342,7 @@ def _thinned(windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: in
         for here in every.places[place : place + RUN]:
             label[here] = torch.arange(len(here), device=label.device) + n_runs
         n_runs += size
-    keep = (label * MOST_WINDOWS) // n != ((label - 1) * MOST_WINDOWS) // n
+    keep = (label * most) // n != ((label - 1) * most) // n
     return Shooting.of(windows.select(keep), rate, sd, n_steps)
 
 

@@ -266,6 +266,14 @@ def test_of_many_windows_whole_runs_are_read(lorenz, monkeypatch):
     assert [len(place) for place in shooting.places][2] > 0.7 * len(shooting.places[0])
 
 
+def test_where_there_is_much_to_do_fewer_windows_are_read(lorenz, monkeypatch):
+    reading, setup = read(lorenz)
+    monkeypatch.setattr(skode._laws, "MOST_WORK", 1.0)
+    law = search_law(setup, *exact_field(lorenz, setup.prepared.scales), reading.specification)
+    assert 50 <= len(law.shooting.windows.start) <= 70 < len(setup.problem.windows.start)
+    assert terms_of(law) == LORENZ
+
+
 def test_the_best_start_of_a_window_is_found(lorenz):
     """Under the exact law what is left is the noise: a window of six observations knows 15 of 18 numbers."""
     _, setup = read(lorenz)
