@@ -122,6 +122,8 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
     def equations(self, precision: int = 3) -> list[str]:
         """The fitted law, one line per state, where it is a polynomial (see ``SparseNODERegressorCV``).
 
+        Predictions follow it as far as the box of the training data widened by half; beyond, products stand still.
+
         Parameters
         ----------
         precision : int, default=3
@@ -130,7 +132,8 @@ class FittedNODERegressor(RegressorMixin, BaseEstimator):
         Returns
         -------
         list of str
-            In the units of y and of time, with the names of states and inputs.
+            In the units of y and of time, with the names of states and inputs; a source that stays far from zero is
+            measured from its mean, as in ``(x0 - 293)``.
 
         Raises
         ------

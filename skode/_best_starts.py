@@ -14,8 +14,8 @@ NUDGE = 1e-4
 """Standard units by which starts are moved for derivatives."""
 FAR = 1e3
 """Standard units at which a solution that fails is put."""
-TINY = 1e-9
-"""Errors below it are as good as none."""
+LEAST = 0.05
+"""Error of a window, in units of the noise, below which it is none: as few observations as states are met exactly."""
 DAMPING = 1e-3
 """Relative, at first; ten times as much after a step that was none."""
 
@@ -27,6 +27,7 @@ def best_start_errors(
     """Root of the squared errors of every window from the start that suits it best, in units of the noise.
 
     Forecasts from observed starts err by the noise of these starts more than by all that two good fields differ in.
+    Starts that were given as exact are free here as well.
 
     Parameters
     ----------
@@ -72,6 +73,6 @@ def z_score(errors: torch.Tensor, than: torch.Tensor) -> float:
     ----------
     errors, than : tensor  # (window,)
     """
-    gain = (than.clamp_min(TINY) / errors.clamp_min(TINY)).log()
+    gain = (than.clamp_min(LEAST) / errors.clamp_min(LEAST)).log()
     error = float(gain.std()) / len(gain) ** 0.5
     return float(gain.mean()) / error if error > 0 else 0.0

@@ -58,7 +58,9 @@ def curves_instead(
     _, dynamics, problem = setup
     support = (dynamics.field.paths(mask)[0] > 0).cpu().numpy()
     curves = search_curves(setup, [support], spec)
-    if curves is None or not better_on_folds(curves, mask, folds, spec, seed, steady):
+    if curves is None or not any(set(fit.parents) - {fit.target} for fit in curves.fits):
+        return None  # lines alone are no curves
+    if not better_on_folds(curves, mask, folds, spec, seed, steady):
         return None
     if can_decide(problem):
         networks = finish(dynamics, problem, start, mask, spec, seed, folds=folds, steady=steady)

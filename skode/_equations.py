@@ -10,9 +10,12 @@ import numpy as np
 from skode._fitted import Fitted
 from skode.fields import PolynomialField
 
+DIGITS = 6
+"""Significant digits of a level from which a source is measured."""
+
 
 def equations(fitted: Fitted, names: Sequence[str], precision: int) -> list[str]:
-    """One line per state.
+    """One line per state; sources that stay far from zero are measured from their mean, as (x0 - 293).
 
     Parameters
     ----------
@@ -32,8 +35,18 @@ def equations(fitted: Fitted, names: Sequence[str], precision: int) -> list[str]
     per_unit = np.array(field.gain) / np.concatenate([scales.state_sd, scales.input_sd])
     size = np.array([np.prod(per_unit[list(term)]) for term in field.terms])
     coefficients = fitted.weights["C"] * size * scales.slope_unit()[:, None]
+    centre = np.concatenate([scales.state_mean, scales.input_mean]) - np.array(field.shift) / per_unit
+    unit = np.concatenate([scales.state_sd, scales.input_sd])
+    factors = [
+        name
+        if abs(zero) < 1e-9 * sd + 1e-9 * abs(mean)
+        else f"({name} {'-' if zero > 0 else '+'} {abs(zero):.{DIGITS}g})"
+        for name, zero, sd, mean in zip(
+            names, centre, unit, np.concatenate([scales.state_mean, scales.input_mean]), strict=True
+        )
+    ]
     return [
-        f"d{names[target]}/dt = {_sum(row, field.terms, names, precision)}" for target, row in enumerate(coefficients)
+        f"d{names[target]}/dt = {_sum(row, field.terms, factors, precision)}" for target, row in enumerate(coefficients)
     ]
 
 

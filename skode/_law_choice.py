@@ -11,7 +11,7 @@ from skode._confidence import probability
 from skode._dynamics import Dynamics
 from skode._fit import SetUp, Specification, calm_model
 from skode._fitted import Fitted
-from skode._laws import WORSE, Law, search_law, settled
+from skode._laws import SPARSE, WORSE, Law, search_law, settled
 from skode._predict import choose_step
 from skode._problem import forecasts, in_double
 from skode._reach import HORIZON, Forecasts, forecast
@@ -20,9 +20,8 @@ from skode._train import StageReport, Trained
 from skode._typing import FloatArray, Weights
 from skode.fields import AbstractField, hold
 
-SPARSE = 0.5
-"""Share of the terms on offer up to which a law is one. Laws that are there have .1 to .4 of them (chaotic, ecological
-and chemical systems), expansions of sines and exponentials .6 to .8."""
+FEW = 2
+"""Terms per equation, on average, up to which a law is one whatever their share: one variable has few to offer."""
 CUBIC = 1.0
 """Standard errors that are asked of laws with products of three. Those that are there (van der Pol, FitzHugh-Nagumo,
 Rabinovich-Fabrikant, the Brusselator) had 1.4 to 4.8, a curve of straight pieces (Chua) -.5."""
@@ -82,7 +81,8 @@ def law_instead(setup: SetUp, networks: Trained, spec: Specification) -> Law | N
 
 def _asked(law: Law) -> float:
     """Standard errors by which held-out windows must be nearer to a law than to networks."""
-    if law.share > SPARSE:
+    n_terms, n_targets = int((law.fit.coefficients != 0).sum()), int(law.fit.coefficients.ne(0).any(dim=1).sum())
+    if law.share > SPARSE and n_terms > FEW * n_targets:
         return EVIDENCE
     return CUBIC if max(map(len, law.field.terms), default=0) > 2 else WORSE
 
@@ -109,8 +109,8 @@ def law_confidence(law: Law) -> FloatArray:
 
     confidence_ij = P(T > -mean(rise) / se(rise)),    rise = held-out loss without j -> i, less that with it
 
-    over pieces of two windows, each of which is left out in turn (see ``edge_confidence``), with the sum of squares as
-    the quadratic function that it is about the law.
+    over pieces of two windows, of those that the law was fitted to, each of which is left out in turn (see
+    ``edge_confidence``), with the sum of squares as the quadratic function that it is about the law.
 
     Returns
     -------

@@ -22,8 +22,17 @@ from skode.fields import AbstractField, PolynomialField, monomials
 from skode.integrate import double_step
 from skode.objectives import Windows
 
-DEGREES = (2, 3)
+DEGREES = (1, 2, 3)
 """Degrees of laws on offer."""
+MARGIN = 10.0
+"""By how much products of more factors must lower the criterion: a chance of one in some hundred and fifty."""
+SPARSE = 0.5
+"""Share of the terms on offer up to which a law is one. Laws that are there have .1 to .4 of them (chaotic, ecological
+and chemical systems), expansions of sines and exponentials .6 to .8."""
+FAR = 10.0
+"""Standard deviations from zero from which on data know nothing of it: monomials are about their mean then."""
+STILL = 1e-9
+"""Standard deviation below which a source never varies."""
 MOST_COLUMNS = 500
 """Coefficients of all monomials of all targets up to which they are fitted at once."""
 LOOSE, TIED, TIGHT = 1.0, 0.3, 0.1
@@ -66,7 +75,7 @@ class Law(NamedTuple):
     fit: Fit
     criterion: float  # per observation
     error: float  # of forecasts of held-out windows
-    share: float  # of the terms on offer that it has
+    share: float  # of the terms on offer without prior knowledge that it has
     n_iter: int
     seconds: float
 
@@ -85,8 +94,9 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
        chosen by the extended BIC among observations, whose errors are independent (see ``TermSearch``).
     3. What was chosen is fitted, and terms are chosen again about it, until they stay.
 
-    So first with monomials of two factors. If about what is found terms of three are chosen, it is done once more
-    with these. Windows that are held out take no part but in the choice of the degree.
+    So first with single sources. If products of two lower the criterion about what is found, it is done once more with
+    these, and so with three. Windows that are held out take no part in fits, but in the choice of the degree; the field
+    that is imitated may have been stopped by them.
 
     Parameters
     ----------
@@ -109,23 +119,21 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
     opened = (field.paths(weights)[0] > 0).cpu().numpy()
     most, best = min(MOST_COLUMNS, shooting.n_data // DATA_PER_COLUMN), None
     for degree in DEGREES:
-        if best is not None:
-            more = _candidates(opened | best.support(), degree, setup, spec, most)
-            if more is not None and _suffices(best, more):
-                break
+        if best is not None and best.share <= SPARSE:
+            opened = opened | best.support()
         candidates = _candidates(opened, degree, setup, spec, most)
-        if candidates is None:
+        if candidates is None or (best is not None and _suffices(best, candidates)):
             break
         law = _law(setup, shooting, candidates, Teacher(field, weights))
         if law is None:
             continue
-        better = best is None or (law.criterion < best.criterion and law.error <= best.error)
-        best = law if better else best
+        lower = best is None or law.criterion < best.criterion - MARGIN / shooting.n_data
+        best = law if lower and (best is None or law.error <= best.error) else best
     return None if best is None else best._replace(seconds=time.perf_counter() - began)
 
 
 def settled(law: Law, setup: SetUp, spec: Specification) -> Law:
-    """The same terms, fitted to all windows."""
+    """The same terms, fitted to the windows of all data, as many as are read."""
     every = forecasts(setup.prepared, WINDOW, law.fit.start, starts_of(spec))
     shooting = _thinned(every, law.shooting.rate, law.shooting.sd, law.shooting.n_steps)
     shooting, fit = _followed(law.field, shooting, Fit(law.fit.coefficients, shooting.windows.start))
@@ -138,14 +146,17 @@ class Candidates(NamedTuple):
 
     field: PolynomialField
     columns: torch.Tensor  # (column, 2), target and term
+    n_offered: int  # terms that would be on offer without prior knowledge
 
 
 def _candidates(opened: BoolArray, degree: int, setup: SetUp, spec: Specification, most: int) -> Candidates | None:
     """Monomials of all sources if these are few, else of those that a target reads already; None if they are many."""
     like, moving = setup.dynamics.field, setup.problem.moving.tolist()
-    free = np.ones_like(opened) if spec.rules is None else ~spec.rules.closed
-    if comb(like.n_sources + degree, degree) * len(moving) > most:
-        free &= opened | (np.eye(*opened.shape) > 0)
+    offered = np.ones_like(opened) & (setup.prepared.knot_sources.std(axis=0) > STILL)
+    if comb(int(offered[0].sum()) + degree, degree) * len(moving) > most:
+        offered &= opened | (np.eye(*opened.shape) > 0)
+    n_offered = sum(comb(int(offered[target].sum()) + degree, degree) for target in moving)
+    free = offered if spec.rules is None else offered & ~spec.rules.closed
     sources = {target: np.flatnonzero(free[target]).tolist() for target in moving}
     if sum(comb(len(some) + degree, degree) for some in sources.values()) > most:
         return None
@@ -161,6 +172,7 @@ def _candidates(opened: BoolArray, degree: int, setup: SetUp, spec: Specificatio
     return Candidates(
         PolynomialField(*shape, terms=tuple(terms), gain=gain, shift=shift),
         torch.tensor(columns, device=setup.problem.knots.device),
+        n_offered,
     )
 
 
@@ -207,7 +219,7 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
     fit = fit._replace(coefficients=fit.coefficients[:, used])
     field, weights = field.only(used), {"C": fit.coefficients.unsqueeze(0)}
     errors = forecast_errors(Dynamics(field, scales, time_dependent=False), weights, setup.problem)
-    share = int((fit.coefficients != 0).sum()) / len(candidates.columns)
+    share = int((fit.coefficients != 0).sum()) / candidates.n_offered
     return Law(field, weights, shooting, fit, best.criterion, float(errors.mean()), share, round_, 0.0)
 
 
@@ -231,6 +243,8 @@ def _choose(candidates: Candidates, shooting: Shooting, fit: Fit, *, first: bool
     used = coefficients.ne(0.0).any(dim=0)
     few, some = field.only(used), Fit(coefficients[:, used], fit.start)
     some = shooting.fit(few, shooting.fit(few, some, moves=False))
+    if not np.isfinite(some.squares):
+        return None
     coefficients[:, used] = some.coefficients
     # Observations of windows that are lost miss as much as would have them lost.
     n_data, n_lost = shooting.n_data, shooting.n_lost
@@ -252,8 +266,10 @@ def _about(candidates: Candidates, shooting: Shooting, fit: Fit) -> TermSearch |
 
 
 def _suffices(law: Law, candidates: Candidates) -> bool:
-    """Whether nothing of more factors is chosen about a law."""
+    """Whether products of more factors would not lower the criterion about a law."""
     place = {term: k for k, term in enumerate(candidates.field.terms)}
+    if not set(law.field.terms) <= set(place):
+        return False
     coefficients = law.fit.coefficients.new_zeros(len(law.fit.coefficients), len(place))
     coefficients[:, [place[term] for term in law.field.terms]] = law.fit.coefficients
     search = _about(candidates, law.shooting, law.fit._replace(coefficients=coefficients))
@@ -261,8 +277,7 @@ def _suffices(law: Law, candidates: Candidates) -> bool:
         return False
     columns = candidates.columns
     here = coefficients[columns[:, 0], columns[:, 1]].nonzero()[:, 0].tolist()
-    degree = max(map(len, candidates.field.terms))
-    return all(len(candidates.field.terms[columns[k, 1]]) < degree for k in search.run(here))
+    return search.value(search.run(here)) > search.value(here) - MARGIN
 
 
 def _followed(field: PolynomialField, shooting: Shooting, fit: Fit) -> tuple[Shooting, Fit]:
@@ -283,19 +298,25 @@ def _distilled(candidates: Candidates, teacher: Teacher, knots: torch.Tensor) ->
     -------
     tensor  # (target, term)
     """
-    field, columns = candidates
+    field, columns = candidates.field, candidates.columns
     with torch.no_grad():
         values, slopes = field.values(knots[0]), teacher.field.bind(teacher.weights).evaluate(knots).slopes[0]
-    size = values.square().sum(0).sqrt().clamp_min(1e-30)
-    unit = values / size
+    centre, level = values.mean(dim=0), slopes.mean(dim=0)
+    unit = values - centre
+    size = unit.square().sum(0).sqrt()
+    bare = size <= STILL * values.square().sum(0).sqrt()  # the constant
+    unit, size = torch.where(bare, 0.0, unit / size), torch.where(bare, 1.0, size)
     out = values.new_zeros(field.n_targets, len(field.terms))
-    for target in range(field.n_targets):
+    for target in sorted(set(columns[:, 0].tolist())):
         mine = columns[columns[:, 0] == target, 1]
         some = unit[:, mine]
         gram = some.mT @ some + RIDGE * torch.eye(len(mine), dtype=some.dtype, device=some.device)
-        out[target, mine] = torch.linalg.solve(gram, some.mT @ slopes[:, target]) / size[mine]
-    left = (slopes - values @ out.mT).square().mean(0)
-    return out if bool((left <= UNLIKE**2 * slopes.square().mean(0)).all()) else None
+        out[target, mine] = torch.linalg.solve(gram, some.mT @ (slopes[:, target] - level[target])) / size[mine]
+        out[target, field.terms.index(())] = level[target] - out[target, mine] @ centre[mine]
+        left = (slopes[:, target] - values @ out[target]).square().mean()
+        if not bool(left <= UNLIKE**2 * slopes[:, target].square().mean()):
+            return None
+    return out
 
 
 def _shooting(setup: SetUp, teacher: Dynamics, weights: Weights) -> Shooting:
@@ -347,9 +368,13 @@ def _thinned(windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: in
 
 
 def _units(setup: SetUp) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Sources as they are measured, in units of their root mean square: gain and shift from standard units."""
+    """Gain and shift from standard units to sources as they are measured, in units of their root mean square.
+
+    Sources that stay far from zero are measured from their mean.
+    """
     s, nodes = setup.prepared.scales, setup.prepared.nodes
     zero = np.concatenate([s.state_mean / s.state_sd, s.input_mean / s.input_sd])
+    zero = np.where(np.abs(zero) < FAR, zero, 0.0)
     size = np.sqrt(((nodes.reshape(-1, nodes.shape[2]) + zero) ** 2).mean(axis=0))
     size = np.where(size > 1e-6, size, 1.0)
     return tuple((1.0 / size).tolist()), tuple((zero / size).tolist())

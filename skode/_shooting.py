@@ -142,7 +142,7 @@ class Shooting:
     def without_lost(self, field: PolynomialField, fit: Fit) -> Shooting:
         """Without windows in which the best start still leaves the solution beside the data."""
         every = replace(self, used=torch.ones_like(self.used))
-        errors, _ = every.errors(field, fit)
+        errors, _ = every.errors(field, every.fit(field, fit, moves=False))
         count = (self.windows.weights > 0).sum((1, 2))
         mean = errors.square().sum((1, 2)) / count.clamp_min(1)
         return replace(self, used=mean <= LOST * mean[count > 0].median())
@@ -157,6 +157,8 @@ class Shooting:
 
     def fit(self, field: PolynomialField, begin: Fit, *, moves: bool = True, n_iter: int = STEPS) -> Fit:
         """Gauss and Newton, with the damping of Levenberg and Marquardt, from where a law is.
+
+        A step that does not lower the sum of squares is tried again, coefficients damped more and starts half as far.
 
         Parameters
         ----------
@@ -177,12 +179,12 @@ class Shooting:
             linear = self.linearised(field, now, columns)
             gram, right = linear.gram[0], linear.right[0]
             before = now.squares
-            for _ in range(SHORTER):
+            for tries in range(SHORTER):
                 held = gram + damping * torch.diag(gram.diagonal() + 1e-12)
                 step = torch.cholesky_solve(right[:, None], torch.linalg.cholesky_ex(held)[0])[:, 0]
                 moved = now.coefficients.clone()
                 moved[columns[:, 0], columns[:, 1]] += step
-                trial = Fit(moved, now.start + linear.newton - linear.answer @ step)
+                trial = Fit(moved, now.start + 0.5**tries * linear.newton - linear.answer @ step)
                 trial = trial._replace(squares=self._squares(field, trial))
                 if trial.squares < now.squares:
                     now, damping = trial, max(damping / 5.0, 1e-9)

@@ -65,6 +65,10 @@ class TermSearch:
         n, p = np.array(float(self.n_data)), len(self.right)
         return float(ebic(left, np.array(float(size)), n_rows=n, n_sources=p, gamma=EBIC_GAMMA))
 
+    def value(self, terms: list[int]) -> float:
+        """The criterion of some terms."""
+        return self.criterion(self._solved(terms)[2], len(terms))
+
     def run(self, start: list[int] | None = None) -> list[int]:
         """Search from some terms; by default from none, and from the best set on the way from all terms to none."""
         begin = [[], self.backwards()] if start is None else [sorted(start)]
@@ -90,7 +94,7 @@ class TermSearch:
             del terms[k]
 
     def _steps(self, start: list[int]) -> Chosen:
-        now = Chosen(start, self.criterion(self._solved(start)[2], len(start)))
+        now = Chosen(start, self.value(start))
         for _ in range(ROUNDS):
             for moves in (self._single, self._double):
                 best = min(moves(now.terms), key=lambda move: move.criterion, default=now)

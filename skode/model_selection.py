@@ -59,11 +59,13 @@ class SparseNODERegressorCV(AbstractNODERegressor):
 
         F_i(x) = sum over monomials m of c_im prod_(j in m) x_j,    of up to three factors.
 
-    All monomials, of the sources that a target reads where there are more than some 500 of all targets, are fitted
-    through the solver, beginning near the networks, and terms are chosen by the extended BIC among observations,
-    with the starts of windows free. The law is taken where held-out windows are as near to one of its solutions as to
-    those of the networks: within a standard error, one nearer with products of three, and clearly nearer if more than
-    half of all terms take part. ``history_`` then has a stage "law", and ``equations()`` writes it down.
+    All monomials are fitted through the solver, beginning near the networks: those of all sources, or of the sources
+    that a target reads where these would be more than 500 or a third of the data. Terms are chosen by the extended BIC
+    among observations, with the starts of windows free, single sources before products, and about the mean of states
+    that stay ten standard deviations from zero. The law is taken where held-out windows are as near to one of its
+    solutions as to those of the networks: within a standard error, one nearer with products of three, and clearly
+    nearer if more than half of all terms take part. ``history_`` then has a stage "law", and ``equations()`` writes it
+    down. Beyond the box of the training data widened by half, products stand still.
 
     Both are offered with ``field="auto"``, ``n_bilinear="auto"``, ``selection="one_se"``, equations of order 1 without
     time, and no known signs or weights; laws without ``steady_states``, and curves also by the additive field.
@@ -109,7 +111,8 @@ random_state, verbose
         How sure an edge is, in [0, 1]: the probability (of Student's t over runs of ten held-out intervals) that the
         held-out loss of its target rises when the edge is dropped and the others are refitted, times
         ``identifiability_``. 0 where there is no edge; at most 0.5 where nothing is held out, or targets share weights.
-        Of a law an edge is dropped with all its terms, and every run of ten intervals is held out in turn.
+        Of a law an edge is dropped with all its terms, and every run of ten intervals that it was fitted to is left
+        out in turn.
         For the additive field, 1 / (1 + exp(-rise / 32)) with the rise of the extended BIC without the edge, times the
         same: posterior odds, tempered because both models are wrong; 0.5 if a number of edges is asked for.
     cv_results_ : dict of ndarray

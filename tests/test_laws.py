@@ -53,6 +53,15 @@ def read(system, n=20, **settings):
     return reading, set_up(reading.trajectories, reading.specification, None)
 
 
+def _candidates_of(setup, spec):
+    """Sources that every target may read."""
+    found = skode._laws._candidates(np.ones((3, 3), dtype=bool), 2, setup, spec, 500)
+    return {
+        target: {source for k in found.columns[found.columns[:, 0] == target, 1] for source in found.field.terms[k]}
+        for target in range(3)
+    }
+
+
 def terms_of(law):
     return {
         target: {law.field.terms[k] for k in row.nonzero()[:, 0].tolist()}
@@ -184,14 +193,14 @@ def test_decays_have_a_linear_law():
     np.testing.assert_array_equal(law.support(), np.eye(3, dtype=bool))
 
 
-def test_a_law_that_misses_a_fifth_of_slopes_is_not_taken_for_genes():
-    """Saturating curves are no polynomials, whether one begins near them or not."""
+def test_a_law_of_genes_must_follow_held_out_windows_as_their_curves_do():
+    """Saturating curves are no polynomials; where noise hides the difference, a law may hide in it too."""
     system = make_hill_network(5, 24, 12, noise=0.02, random_state=1)
     reading, setup = read(system, 24)
     field, weights = exact_field(system, setup.prepared.scales)
     trained = Trained(field, weights, weights, torch.zeros(1, 5, 5), {}, torch.ones(1))
     law = law_instead(setup, trained, reading.specification)
-    if law is not None:  # where noise hides the difference, the law must hide in it too
+    if law is not None:
         held, shooting = in_double(setup.problem.held_windows), law.shooting
         given = held, shooting.sd, shooting.n_steps
         ours = best_start_errors(Dynamics(law.field, setup.prepared.scales, False), law.weights, *given)
@@ -204,6 +213,7 @@ def test_what_prior_knowledge_forbids_is_in_no_law_and_what_it_requires_must_be(
     closed[0, 1] = required[0, 2] = True
     reading, setup = read(lorenz, prior=PriorKnowledge(forbidden=closed))
     field, weights = exact_field(lorenz, setup.prepared.scales)
+    assert not _candidates_of(setup, reading.specification)[0] & {1}
     law = search_law(setup, field, weights, reading.specification)
     assert law is None or not law.support()[0, 1]
     reading, setup = read(lorenz, prior=PriorKnowledge(required=required))
@@ -212,6 +222,74 @@ def test_what_prior_knowledge_forbids_is_in_no_law_and_what_it_requires_must_be(
     assert law_instead(setup, trained, reading.specification) is None
     reading, setup = read(lorenz)
     assert terms_of(law_instead(setup, trained, reading.specification)) == LORENZ
+
+
+def logistic(n=24, n_times=15, offset=0.0, rates=(1.0, 0.6), noise=0.02, decay=False):
+    """States of two variables that stand apart, each growing to 1, or decaying, about an offset."""
+    draw = np.random.default_rng(0)
+    t = np.linspace(0.0, 6.0, n_times)
+    states = []
+    for _ in range(n):
+        start = draw.uniform(0.1, 1.8, len(rates))
+        grown = np.exp(np.outer(t, rates))
+        x = start / grown if decay else start * grown / (1.0 + start * (grown - 1.0))
+        states.append(offset + x + noise * draw.normal(size=x.shape))
+    return states, [t] * n
+
+
+def law_of(states, times, inputs=None, **settings):
+    X, y, groups = from_trajectories(states, times, inputs)
+    return SparseNODERegressorCV(**{**QUICK, **settings}).fit(X, y, groups=groups)
+
+
+def test_one_variable_may_have_a_law():
+    states, times = logistic(rates=(1.0,))
+    model = law_of(states, times)
+    assert model._fitted.field.terms == ((0,), (0, 0))
+    assert float(model.predict_derivative([[0.5]])[0, 0]) == pytest.approx(0.25, abs=0.02)
+
+
+def test_prior_knowledge_that_is_true_takes_no_law_away():
+    states, times = logistic()
+    free = law_of(states, times)
+    told = law_of(states, times, prior=PriorKnowledge(allowed=np.eye(2, dtype=bool)))
+    assert isinstance(free._fitted.field, PolynomialField) and isinstance(told._fitted.field, PolynomialField)
+    np.testing.assert_array_equal(free.dependency_matrix_ > 0, np.eye(2, dtype=bool))
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0, 3e4])
+def test_decays_far_from_zero_are_as_linear_as_near_it(offset):
+    """Temperatures in kelvin: there x, its square and its cube look alike."""
+    states, times = logistic(offset=offset, noise=0.005, decay=True)
+    model = law_of(states, times)
+    assert isinstance(model._fitted.field, PolynomialField)
+    assert max(map(len, model._fitted.field.terms)) == 1
+    np.testing.assert_array_equal(model.dependency_matrix_ > 0, np.eye(2, dtype=bool))
+    slopes = model.predict_derivative(offset + np.array([[0.5, 0.5], [1.0, 1.0]]))
+    np.testing.assert_allclose(slopes, [[-0.5, -0.3], [-1.0, -0.6]], atol=0.03)
+    assert ("(x0 - " in model.equations()[0]) == (offset > 0)
+
+
+def test_what_never_varies_is_in_no_law_and_takes_none_away(lorenz):
+    states = [np.column_stack([x, np.full(len(x), 7.0)]) for x in lorenz.states[:20]]
+    model = law_of(states, lorenz.times[:20], np.full((20, 1), 2.5))
+    assert isinstance(model._fitted.field, PolynomialField)
+    assert all(source < 3 for term in model._fitted.field.terms for source in term)
+    np.testing.assert_array_equal(model.dependency_matrix_[:3, :3] > 0, lorenz.adjacency)
+    assert model.equations()[3] == "dx3/dt = 0"
+
+
+def test_a_given_start_is_where_a_window_starts(lorenz):
+    model = law_of(lorenz.states[:20], lorenz.times[:20], initial_state="observed")
+    assert np.isfinite(model.predict_derivative(np.concatenate(lorenz.clean_states[:2]))).all()
+    reading, setup = read(lorenz, initial_state="observed")
+    shooting = skode._laws._shooting(
+        setup,
+        Dynamics(exact_field(lorenz, setup.prepared.scales)[0], setup.prepared.scales, False),
+        {"none": torch.zeros(1, 1, dtype=torch.float64)},
+    )
+    given = shooting.windows.spread == 0
+    assert bool(given.any()) and float(shooting.held[given].min()) > 1e9 * float(shooting.held[~given].max())
 
 
 def test_observations_may_be_missing_and_be_worth_less(lorenz):

@@ -9,7 +9,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 import torch
 
-from skode._typing import AnyArray, FloatArray, Weights
+from skode._typing import AnyArray, FloatArray, IntArray, Weights
 from skode.fields._base import AbstractField
 from skode.fields._points import AbstractPoints, AtPoints
 
@@ -67,16 +67,16 @@ class PolynomialField(AbstractField):
         return ()
 
     @cached_property
-    def table(self) -> torch.Tensor:
+    def table(self) -> IntArray:
         """Places among ``read`` sources that every monomial multiplies.  # (factor, term)"""
         degree, one = max((len(term) for term in self.terms), default=1) or 1, self.n_sources
         rows = []
         for term in self.terms:
             places = term if len(term) < 2 else tuple(one + 1 + source for source in term)
             rows.append((*places, *(one,) * degree)[:degree])
-        return torch.tensor(rows, dtype=torch.long).view(-1, degree).T
+        return np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(-1, degree).T)
 
-    @cached_property
+    @property
     def members(self) -> torch.Tensor:
         """1 where a source is in a monomial.  # (term, source)"""
         rows = [[float(source in term) for source in range(self.n_sources)] for term in self.terms]
@@ -96,7 +96,7 @@ class PolynomialField(AbstractField):
     def factors(self, z: torch.Tensor) -> torch.Tensor:
         """What every monomial multiplies.  # (..., source) to (factor, ..., term)"""
         read = self.read(z)
-        return torch.stack([read[..., place] for place in self.table.to(z.device)])
+        return torch.stack([read[..., place] for place in self._table(z.device)])
 
     def read(self, z: torch.Tensor) -> torch.Tensor:
         """Sources as they are measured, a one, and sources between the edges.  # (..., source + 1 + source)"""
@@ -110,7 +110,7 @@ class PolynomialField(AbstractField):
         ----------
         z : tensor  # (sample, source)
         """
-        factors, table, n = self.factors(z), self.table.to(z.device), self.n_sources
+        factors, table, n = self.factors(z), self._table(z.device), self.n_sources
         by_place = z.new_zeros(len(z), len(self.terms), 2 * n + 1)
         for k, place in enumerate(table):
             others = torch.cat([factors[:k], factors[k + 1 :]]).prod(dim=0)
@@ -118,6 +118,9 @@ class PolynomialField(AbstractField):
         inside = (self._held(z) == z).to(z.dtype).unsqueeze(1)
         gain = torch.tensor(self.gain, dtype=z.dtype, device=z.device)
         return factors.prod(dim=0), gain * (by_place[..., :n] + inside * by_place[..., n + 1 :])
+
+    def _table(self, device: torch.device) -> torch.Tensor:
+        return torch.from_numpy(self.table).to(device)
 
     def _held(self, z: torch.Tensor) -> torch.Tensor:
         if not self.low:
@@ -152,7 +155,7 @@ class PolynomialPoints(AbstractPoints):
     """
 
     def __init__(self, field: PolynomialField, coefficients: FloatArray) -> None:
-        self.coefficients, self.places = coefficients, [place.numpy() for place in field.table]
+        self.coefficients, self.places = coefficients, list(field.table)
         self.gain, self.shift = np.array([*field.gain, 1.0]), np.array([*field.shift, 0.0])
         self.edges = (np.array(field.low), np.array(field.high)) if field.low else None
 
