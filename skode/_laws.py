@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +13,22 @@ from skode._best_starts import best_start_errors, z_score
 from skode._capacity import can_decide, forecast_errors
 from skode._dynamics import Dynamics, tensor
 from skode._fit import WINDOW, SetUp, Specification, starts_of
-from skode._problem import forecasts, in_double
+from skode._law_terms import Candidates, Teacher, candidates_of, distilled
+from skode._law_windows import (
+    FEWEST_WINDOWS,
+    MOST_SOLVED,
+    MOST_WINDOWS,
+    MOST_WORK,
+    evenly,
+    n_steps_for,
+    shooting_of,
+    thinned,
+)
+from skode._problem import forecasts
 from skode._shooting import LOST, Fit, Shooting
 from skode._term_search import TermSearch
 from skode._typing import BoolArray, Weights
-from skode.fields import AbstractField, PolynomialField, monomials
-from skode.integrate import double_step
-from skode.objectives import Windows
+from skode.fields import AbstractField, PolynomialField
 
 DEGREES = (1, 2, 3)
 """Degrees of laws on offer."""
@@ -29,10 +37,6 @@ MARGIN = 10.0
 SPARSE = 0.5
 """Share of the terms on offer up to which a law is one. Laws that are there have .1 to .4 of them (chaotic, ecological
 and chemical systems), expansions of sines and exponentials .6 to .8."""
-FAR = 10.0
-"""Standard deviations from zero from which on data know nothing of it: monomials are about their mean then."""
-STILL = 1e-9
-"""Standard deviation below which a source never varies."""
 MOST_COLUMNS = 500
 """Coefficients of all monomials of all targets up to which they are fitted at once."""
 LOOSE, TIED, TIGHT = 1.0, 0.3, 0.1
@@ -41,23 +45,6 @@ monomials are fitted, while terms are chosen, and at the end. Tight from the sta
 where they are; never tight, windows forget what came before them."""
 DATA_PER_COLUMN = 3
 """Observations that there must be for each of them."""
-MOST_WINDOWS, FEWEST_WINDOWS, MOST_WORK = 400, 60, 5e8
-"""Windows that are read; of more, series are cut into runs and thinned evenly. Fewer, but not fewer than 60, where one
-pass over derivatives by all coefficients would multiply more often than this: some seconds on one core."""
-RUN = 8
-"""Windows of such a run."""
-LEAST_NOISE = 2e-3
-"""Standard deviations of a state below which its noise is no more than errors of solver and smoother."""
-STEP_SHARE, FINEST = 0.002, 2e-5
-"""What the steps of a solve may leave, in standard deviations of the noise; and the least, in those of states."""
-UNLIKE = 0.4
-"""Share of a slope, in the root mean square, that monomials may miss of the field from which they begin."""
-LARGEST_GRID = 16
-"""Most steps per observation."""
-MOST_SOLVED = 64
-"""Windows on which the number of steps is chosen."""
-RIDGE = 1e-5
-"""Relative, where monomials are fitted to a field at the data."""
 WORSE = -1.0
 """Standard errors by which windows may be farther from a law than from the field from which it begins."""
 ROUNDS = 5
@@ -115,13 +102,13 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
         return None
     began = time.perf_counter()
     weights = {name: value.double() for name, value in weights.items()}
-    shooting = _shooting(setup, Dynamics(field, prepared.scales, time_dependent=False), weights)
+    shooting = shooting_of(setup, Dynamics(field, prepared.scales, time_dependent=False), weights)
     opened = (field.paths(weights)[0] > 0).cpu().numpy()
     most, best = min(MOST_COLUMNS, shooting.n_data // DATA_PER_COLUMN), None
     for degree in DEGREES:
         if best is not None and best.share <= SPARSE:
             opened = opened | best.support()
-        candidates = _candidates(opened, degree, setup, spec, most)
+        candidates = candidates_of(opened, degree, setup, spec, most)
         if candidates is None or (best is not None and _suffices(best, candidates)):
             break
         law = _law(setup, shooting, candidates, Teacher(field, weights))
@@ -135,52 +122,10 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
 def settled(law: Law, setup: SetUp, spec: Specification) -> Law:
     """The same terms, fitted to the windows of all data, as many as are read."""
     every = forecasts(setup.prepared, WINDOW, law.fit.start, starts_of(spec))
-    shooting = _thinned(every, law.shooting.rate, law.shooting.sd, law.shooting.n_steps)
+    shooting = thinned(every, law.shooting.rate, law.shooting.sd, law.shooting.n_steps)
     shooting, fit = _followed(law.field, shooting, Fit(law.fit.coefficients, shooting.windows.start))
     fit = replace(shooting, tie=TIGHT).fit(law.field, fit)
     return law._replace(shooting=shooting, fit=fit, weights={"C": fit.coefficients.unsqueeze(0)})
-
-
-class Candidates(NamedTuple):
-    """Monomials on offer, and which target may have which."""
-
-    field: PolynomialField
-    columns: torch.Tensor  # (column, 2), target and term
-    n_offered: int  # terms that would be on offer without prior knowledge
-
-
-def _candidates(opened: BoolArray, degree: int, setup: SetUp, spec: Specification, most: int) -> Candidates | None:
-    """Monomials of all sources if these are few, else of those that a target reads already; None if they are many."""
-    like, moving = setup.dynamics.field, setup.problem.moving.tolist()
-    offered = np.ones_like(opened) & (setup.prepared.knot_sources.std(axis=0) > STILL)
-    if comb(int(offered[0].sum()) + degree, degree) * len(moving) > most:
-        offered &= opened | (np.eye(*opened.shape) > 0)
-    n_offered = sum(comb(int(offered[target].sum()) + degree, degree) for target in moving)
-    free = offered if spec.rules is None else offered & ~spec.rules.closed
-    sources = {target: np.flatnonzero(free[target]).tolist() for target in moving}
-    if sum(comb(len(some) + degree, degree) for some in sources.values()) > most:
-        return None
-    own = {
-        target: [tuple(some[k] for k in term) for term in monomials(len(some), degree)]
-        for target, some in sources.items()
-    }
-    terms = sorted({term for some in own.values() for term in some}, key=lambda term: (len(term), term))
-    place = {term: k for k, term in enumerate(terms)}
-    gain, shift = _units(setup)
-    shape = like.n_targets, like.n_sources, (), like.activation, like.variable_of_source
-    columns = [(target, place[term]) for target, some in own.items() for term in some]
-    return Candidates(
-        PolynomialField(*shape, terms=tuple(terms), gain=gain, shift=shift),
-        torch.tensor(columns, device=setup.problem.knots.device),
-        n_offered,
-    )
-
-
-class Teacher(NamedTuple):
-    """A field that was fitted to the data."""
-
-    field: AbstractField
-    weights: Weights  # (1, ...), float64
 
 
 def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teacher) -> Law | None:
@@ -189,17 +134,17 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
     None where these monomials are far from the teacher, follow the data less well or lose too many windows.
     """
     field, scales = candidates.field, setup.prepared.scales
-    begin = _distilled(candidates, teacher, setup.problem.knots.double())
+    begin = distilled(candidates, teacher, setup.problem.knots.double())
     if begin is None:
         return None
     work = shooting.n_steps * field.n_targets**2 * len(candidates.columns)
     most = min(max(int(MOST_WORK / work), FEWEST_WINDOWS), MOST_WINDOWS)
-    shooting = _thinned(shooting.windows, shooting.rate, shooting.sd, shooting.n_steps, most)
+    shooting = thinned(shooting.windows, shooting.rate, shooting.sd, shooting.n_steps, most)
     shooting, fit = _followed(field, replace(shooting, tie=LOOSE), Fit(begin, shooting.windows.start))
     law, weights = Dynamics(field, scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
-    n_steps = max(shooting.n_steps, _grid(law, weights, shooting.windows.select(shooting.used), setup))
+    n_steps = max(shooting.n_steps, n_steps_for(law, weights, shooting.windows.select(shooting.used), setup))
     shooting = replace(shooting, tie=TIED, n_steps=n_steps)
-    some, other = _thinned_to(shooting.windows, MOST_SOLVED), Dynamics(teacher.field, scales, time_dependent=False)
+    some, other = evenly(shooting.windows, MOST_SOLVED), Dynamics(teacher.field, scales, time_dependent=False)
     ours, theirs = (
         best_start_errors(one, of, some, shooting.sd, n_steps) for one, of in ((law, weights), (other, teacher.weights))
     )
@@ -289,92 +234,3 @@ def _followed(field: PolynomialField, shooting: Shooting, fit: Fit) -> tuple[Sho
         if bool((before == shooting.used).all()):
             break
     return shooting, fit
-
-
-def _distilled(candidates: Candidates, teacher: Teacher, knots: torch.Tensor) -> torch.Tensor | None:
-    """Least squares of monomials to another field at the data, None where that leaves much of any slope.
-
-    Returns
-    -------
-    tensor  # (target, term)
-    """
-    field, columns = candidates.field, candidates.columns
-    with torch.no_grad():
-        values, slopes = field.values(knots[0]), teacher.field.bind(teacher.weights).evaluate(knots).slopes[0]
-    centre, level = values.mean(dim=0), slopes.mean(dim=0)
-    unit = values - centre
-    size = unit.square().sum(0).sqrt()
-    bare = size <= STILL * values.square().sum(0).sqrt()  # the constant
-    unit, size = torch.where(bare, 0.0, unit / size), torch.where(bare, 1.0, size)
-    out = values.new_zeros(field.n_targets, len(field.terms))
-    for target in sorted(set(columns[:, 0].tolist())):
-        mine = columns[columns[:, 0] == target, 1]
-        some = unit[:, mine]
-        gram = some.mT @ some + RIDGE * torch.eye(len(mine), dtype=some.dtype, device=some.device)
-        out[target, mine] = torch.linalg.solve(gram, some.mT @ (slopes[:, target] - level[target])) / size[mine]
-        out[target, field.terms.index(())] = level[target] - out[target, mine] @ centre[mine]
-        left = (slopes[:, target] - values @ out[target]).square().mean()
-        if not bool(left <= UNLIKE**2 * slopes[:, target].square().mean()):
-            return None
-    return out
-
-
-def _shooting(setup: SetUp, teacher: Dynamics, weights: Weights) -> Shooting:
-    """The windows that training reads, and as many steps as they need."""
-    problem = setup.problem
-    like = problem.knots.double()
-    sd = tensor(np.maximum(setup.prepared.noise, LEAST_NOISE), like)
-    windows = in_double(problem.windows)
-    n_steps = _grid(teacher, weights, windows, setup)
-    return _thinned(windows, tensor(setup.prepared.scales.rate, like), sd, n_steps)
-
-
-def _grid(dynamics: Dynamics, weights: Weights, windows: Windows, setup: SetUp) -> int:
-    """Steps per window whose errors are small beside the noise, two per observation or more."""
-    some = _thinned_to(windows, MOST_SOLVED)
-    noise = np.maximum(setup.prepared.noise, LEAST_NOISE)[setup.prepared.scales.moving]
-    n_intervals = max(1, -(-(windows.times.shape[1] - 1) // setup.problem.oversampling))
-    found = double_step(
-        dynamics.slope(weights, some.inputs, some.origin).value,
-        some.start.unsqueeze(0),
-        some.times,
-        max(STEP_SHARE * float(noise.min()), FINEST),
-        n_steps=2 * n_intervals,
-        max_steps=LARGEST_GRID * n_intervals,
-    )
-    return max(found.n_steps, 2 * n_intervals)
-
-
-def _thinned_to(windows: Windows, most: int) -> Windows:
-    """No more than so many windows, taken evenly."""
-    n = len(windows.start)
-    return windows.select(torch.arange(n, device=windows.start.device) % -(-n // most) == 0)
-
-
-def _thinned(windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: int, most: int | None = None) -> Shooting:
-    """Windows to fit, about ``MOST_WINDOWS`` or fewer: of more, every so many of all runs."""
-    n, every = len(windows.start), Shooting.of(windows, rate, sd, n_steps)
-    most = MOST_WINDOWS if most is None else most
-    if n <= most:
-        return every
-    label, n_runs = torch.zeros_like(windows.after), 0
-    for place in range(0, len(every.places), RUN):
-        size = len(every.places[place])
-        for here in every.places[place : place + RUN]:
-            label[here] = torch.arange(len(here), device=label.device) + n_runs
-        n_runs += size
-    keep = (label * most) // n != ((label - 1) * most) // n
-    return Shooting.of(windows.select(keep), rate, sd, n_steps)
-
-
-def _units(setup: SetUp) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Gain and shift from standard units to sources as they are measured, in units of their root mean square.
-
-    Sources that stay far from zero are measured from their mean.
-    """
-    s, nodes = setup.prepared.scales, setup.prepared.nodes
-    zero = np.concatenate([s.state_mean / s.state_sd, s.input_mean / s.input_sd])
-    zero = np.where(np.abs(zero) < FAR, zero, 0.0)
-    size = np.sqrt(((nodes.reshape(-1, nodes.shape[2]) + zero) ** 2).mean(axis=0))
-    size = np.where(size > 1e-6, size, 1.0)
-    return tuple((1.0 / size).tolist()), tuple((zero / size).tolist())

@@ -11,6 +11,7 @@ import torch
 from sklearn.base import clone
 
 import skode._law_choice
+import skode._law_windows
 import skode._laws
 import skode._selection
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
@@ -19,6 +20,8 @@ from skode._dynamics import Dynamics
 from skode._equations import equations
 from skode._fit import set_up
 from skode._law_choice import law_confidence, law_instead
+from skode._law_terms import candidates_of
+from skode._law_windows import shooting_of
 from skode._laws import search_law, settled
 from skode._problem import in_double
 from skode._shooting import Fit
@@ -55,7 +58,7 @@ def read(system, n=20, **settings):
 
 def _candidates_of(setup, spec):
     """Sources that every target may read."""
-    found = skode._laws._candidates(np.ones((3, 3), dtype=bool), 2, setup, spec, 500)
+    found = candidates_of(np.ones((3, 3), dtype=bool), 2, setup, spec, 500)
     return {
         target: {source for k in found.columns[found.columns[:, 0] == target, 1] for source in found.field.terms[k]}
         for target in range(3)
@@ -283,7 +286,7 @@ def test_a_given_start_is_where_a_window_starts(lorenz):
     model = law_of(lorenz.states[:20], lorenz.times[:20], initial_state="observed")
     assert np.isfinite(model.predict_derivative(np.concatenate(lorenz.clean_states[:2]))).all()
     reading, setup = read(lorenz, initial_state="observed")
-    shooting = skode._laws._shooting(
+    shooting = shooting_of(
         setup,
         Dynamics(exact_field(lorenz, setup.prepared.scales)[0], setup.prepared.scales, False),
         {"none": torch.zeros(1, 1, dtype=torch.float64)},
@@ -337,9 +340,9 @@ def test_few_data_have_no_law(lorenz):
 def test_of_many_windows_whole_runs_are_read(lorenz, monkeypatch):
     reading, setup = read(lorenz)
     teacher = Dynamics(exact_field(lorenz, setup.prepared.scales)[0], setup.prepared.scales, False)
-    monkeypatch.setattr(skode._laws, "MOST_WINDOWS", 40)
-    monkeypatch.setattr(skode._laws, "RUN", 3)
-    shooting = skode._laws._shooting(setup, teacher, {"none": torch.zeros(1, 1, dtype=torch.float64)})
+    monkeypatch.setattr(skode._law_windows, "MOST_WINDOWS", 40)
+    monkeypatch.setattr(skode._law_windows, "RUN", 3)
+    shooting = shooting_of(setup, teacher, {"none": torch.zeros(1, 1, dtype=torch.float64)})
     assert 30 <= len(shooting.windows.start) <= 45
     assert [len(place) for place in shooting.places][2] > 0.7 * len(shooting.places[0])
 

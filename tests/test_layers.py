@@ -226,10 +226,18 @@ ALLOWED: dict[str, set[str]] = {
     "skode._best_starts": TYPES | {"skode._dynamics", "skode.objectives"},
     "skode._shooting": TYPES | {"skode.fields", "skode.objectives"},
     "skode._term_search": TYPES | {"skode.convex"},
+    "skode._law_terms": TYPES | PARTS | {"skode._fit"},
+    "skode._law_windows": TYPES | PARTS | {"skode._fit", "skode._shooting"},
     "skode._laws": TYPES
-    | PREPARED
     | PARTS
-    | {"skode._best_starts", "skode._fit", "skode._shooting", "skode._term_search"},
+    | {
+        "skode._best_starts",
+        "skode._fit",
+        "skode._law_terms",
+        "skode._law_windows",
+        "skode._shooting",
+        "skode._term_search",
+    },
     "skode._law_choice": TYPES
     | PARTS
     | {

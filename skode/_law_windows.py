@@ -1,0 +1,76 @@
+"""The windows that a polynomial law is fitted to: how many, and how many steps their solutions take."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skode._dynamics import Dynamics, tensor
+from skode._fit import SetUp
+from skode._problem import in_double
+from skode._shooting import Shooting
+from skode._typing import Weights
+from skode.integrate import double_step
+from skode.objectives import Windows
+
+MOST_WINDOWS, FEWEST_WINDOWS, MOST_WORK = 400, 60, 5e8
+"""Windows that are read; of more, series are cut into runs and thinned evenly. Fewer, but not fewer than 60, where one
+pass over derivatives by all coefficients would multiply more often than this: some seconds on one core."""
+RUN = 8
+"""Windows of such a run."""
+LEAST_NOISE = 2e-3
+"""Standard deviations of a state below which its noise is no more than errors of solver and smoother."""
+STEP_SHARE, FINEST = 0.002, 2e-5
+"""What the steps of a solve may leave, in standard deviations of the noise; and the least, in those of states."""
+LARGEST_GRID = 16
+"""Most steps per observation."""
+MOST_SOLVED = 64
+"""Windows on which the number of steps is chosen."""
+
+
+def shooting_of(setup: SetUp, teacher: Dynamics, weights: Weights) -> Shooting:
+    """The windows that training reads, and as many steps as they need."""
+    problem = setup.problem
+    like = problem.knots.double()
+    sd = tensor(np.maximum(setup.prepared.noise, LEAST_NOISE), like)
+    windows = in_double(problem.windows)
+    n_steps = n_steps_for(teacher, weights, windows, setup)
+    return thinned(windows, tensor(setup.prepared.scales.rate, like), sd, n_steps)
+
+
+def n_steps_for(dynamics: Dynamics, weights: Weights, windows: Windows, setup: SetUp) -> int:
+    """Steps per window whose errors are small beside the noise, two per observation or more."""
+    some = evenly(windows, MOST_SOLVED)
+    noise = np.maximum(setup.prepared.noise, LEAST_NOISE)[setup.prepared.scales.moving]
+    n_intervals = max(1, -(-(windows.times.shape[1] - 1) // setup.problem.oversampling))
+    found = double_step(
+        dynamics.slope(weights, some.inputs, some.origin).value,
+        some.start.unsqueeze(0),
+        some.times,
+        max(STEP_SHARE * float(noise.min()), FINEST),
+        n_steps=2 * n_intervals,
+        max_steps=LARGEST_GRID * n_intervals,
+    )
+    return max(found.n_steps, 2 * n_intervals)
+
+
+def evenly(windows: Windows, most: int) -> Windows:
+    """No more than so many windows, taken evenly."""
+    n = len(windows.start)
+    return windows.select(torch.arange(n, device=windows.start.device) % -(-n // most) == 0)
+
+
+def thinned(windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: int, most: int | None = None) -> Shooting:
+    """Windows to fit, about ``MOST_WINDOWS`` or fewer: of more, every so many of all runs."""
+    n, every = len(windows.start), Shooting.of(windows, rate, sd, n_steps)
+    most = MOST_WINDOWS if most is None else most
+    if n <= most:
+        return every
+    label, n_runs = torch.zeros_like(windows.after), 0
+    for place in range(0, len(every.places), RUN):
+        size = len(every.places[place])
+        for here in every.places[place : place + RUN]:
+            label[here] = torch.arange(len(here), device=label.device) + n_runs
+        n_runs += size
+    keep = (label * most) // n != ((label - 1) * most) // n
+    return Shooting.of(windows.select(keep), rate, sd, n_steps)
