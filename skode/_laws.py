@@ -39,6 +39,8 @@ SPARSE = 0.5
 and chemical systems), expansions of sines and exponentials .6 to .8."""
 MOST_COLUMNS = 500
 """Coefficients of all monomials of all targets up to which they are fitted at once."""
+MOST_WIDE = 1500
+"""Coefficients among which terms are chosen once more, where networks read only some of the sources."""
 LOOSE, TIED, TIGHT = 1.0, 0.3, 0.1
 """Standard deviations of the jump from the end of a window to the start of the next, in those of the noise: while all
 monomials are fitted, while terms are chosen, and at the end. Tight from the start, solutions that diverge are caught
@@ -79,7 +81,8 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
        bends; a law that begins near it has not far to go.
     2. The sum of squares about this law, starts eliminated, is a quadratic function of all coefficients: terms are
        chosen by the extended BIC among observations, whose errors are independent (see ``TermSearch``).
-    3. What was chosen is fitted, and terms are chosen again about it, until they stay.
+    3. What was chosen is fitted, and terms are chosen again about it, until they stay; at last among those of all
+       sources, since networks may have missed some.
 
     So first with single sources. If products of two lower the criterion about what is found, it is done once more with
     these, and so with three. Windows that are held out take no part in fits, but in the choice of the degree; the field
@@ -114,6 +117,9 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
         law = _law(setup, shooting, candidates, Teacher(field, weights))
         if law is None:
             continue
+        every = candidates_of(np.ones_like(opened), degree, setup, spec, MOST_WIDE)
+        if every is not None and len(every.columns) > len(candidates.columns) and law.share <= SPARSE:
+            law = _wider(law, every, setup)
         lower = best is None or law.criterion < best.criterion - MARGIN / shooting.n_data
         best = law if lower and (best is None or law.error <= best.error) else best
     return None if best is None else best._replace(seconds=time.perf_counter() - began)
@@ -158,14 +164,42 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
         best, fit, before = now, now.fit, fit
         if bool(((fit.coefficients != 0) == (before.coefficients != 0)).all()):
             break
-    if best is None:
-        return None
-    used = fit.coefficients.ne(0.0).any(dim=0)
-    fit = fit._replace(coefficients=fit.coefficients[:, used])
-    field, weights = field.only(used), {"C": fit.coefficients.unsqueeze(0)}
-    errors = forecast_errors(Dynamics(field, scales, time_dependent=False), weights, setup.problem)
-    share = int((fit.coefficients != 0).sum()) / candidates.n_offered
-    return Law(field, weights, shooting, fit, best.criterion, float(errors.mean()), share, round_, 0.0)
+    return None if best is None else _as_law(candidates, shooting, best, candidates.n_offered, round_, setup)
+
+
+def _as_law(
+    candidates: Candidates, shooting: Shooting, chosen: Chosen, n_offered: int, n_iter: int, setup: SetUp
+) -> Law:
+    """What was chosen, without the terms that no target has."""
+    coefficients = chosen.fit.coefficients
+    used = coefficients.ne(0.0).any(dim=0)
+    fit = chosen.fit._replace(coefficients=coefficients[:, used])
+    field, weights = candidates.field.only(used), {"C": fit.coefficients.unsqueeze(0)}
+    law = Dynamics(field, setup.prepared.scales, time_dependent=False)
+    error, share = (
+        float(forecast_errors(law, weights, setup.problem).mean()),
+        int((coefficients != 0).sum()) / n_offered,
+    )
+    return Law(field, weights, shooting, fit, chosen.criterion, error, share, n_iter, 0.0)
+
+
+def _wider(law: Law, candidates: Candidates, setup: SetUp) -> Law:
+    """Choose once more among terms of all sources, about a law that was chosen among those of some."""
+    shooting, fit = law.shooting, law.fit._replace(coefficients=_spread(law, candidates))
+    if _suffices(law, candidates):
+        return law
+    before = _judged(candidates, shooting, fit, int((fit.coefficients != 0).sum()))
+    best, rounds = before, 0
+    for _ in range(ROUNDS):
+        now = _choose(candidates, shooting, best.fit, first=False)
+        if now is None or now.criterion >= best.criterion - MARGIN / shooting.n_data:
+            break
+        best, rounds = now, rounds + 1
+    if best is before:
+        return law
+    n_offered = round(int((law.fit.coefficients != 0).sum()) / law.share)
+    found = _as_law(candidates, shooting, best, n_offered, law.n_iter + rounds, setup)
+    return found._replace(criterion=law.criterion + best.criterion - before.criterion)
 
 
 class Chosen(NamedTuple):
@@ -191,11 +225,15 @@ def _choose(candidates: Candidates, shooting: Shooting, fit: Fit, *, first: bool
     if not np.isfinite(some.squares):
         return None
     coefficients[:, used] = some.coefficients
-    # Observations of windows that are lost miss as much as would have them lost.
-    n_data, n_lost = shooting.n_data, shooting.n_lost
-    squares = some.squares * (1.0 + LOST * n_lost / n_data)
-    whole = TermSearch(search.gram, search.right, search.total, n_data + n_lost)
-    return Chosen(some._replace(coefficients=coefficients), whole.criterion(squares, len(terms)) / whole.n_data)
+    return _judged(candidates, shooting, some._replace(coefficients=coefficients), len(terms))
+
+
+def _judged(candidates: Candidates, shooting: Shooting, fit: Fit, size: int) -> Chosen:
+    """The criterion of a fit; observations of windows that are lost miss as much as would have them lost."""
+    n_data, n_lost, n = shooting.n_data, shooting.n_lost, len(candidates.columns)
+    squares = fit.squares * (1.0 + LOST * n_lost / n_data)
+    whole = TermSearch(np.eye(n), np.zeros(n), 0.0, n_data + n_lost)
+    return Chosen(fit, whole.criterion(squares, size) / whole.n_data)
 
 
 def _about(candidates: Candidates, shooting: Shooting, fit: Fit) -> TermSearch | None:
@@ -212,17 +250,23 @@ def _about(candidates: Candidates, shooting: Shooting, fit: Fit) -> TermSearch |
 
 def _suffices(law: Law, candidates: Candidates) -> bool:
     """Whether products of more factors would not lower the criterion about a law."""
-    place = {term: k for k, term in enumerate(candidates.field.terms)}
-    if not set(law.field.terms) <= set(place):
+    if not set(law.field.terms) <= set(candidates.field.terms):
         return False
-    coefficients = law.fit.coefficients.new_zeros(len(law.fit.coefficients), len(place))
-    coefficients[:, [place[term] for term in law.field.terms]] = law.fit.coefficients
+    coefficients = _spread(law, candidates)
     search = _about(candidates, law.shooting, law.fit._replace(coefficients=coefficients))
     if search is None:
         return False
     columns = candidates.columns
     here = coefficients[columns[:, 0], columns[:, 1]].nonzero()[:, 0].tolist()
     return search.value(search.run(here)) > search.value(here) - MARGIN
+
+
+def _spread(law: Law, candidates: Candidates) -> torch.Tensor:
+    """The coefficients of a law among those of all candidates, which hold its terms.  # (target, term)"""
+    place = {term: k for k, term in enumerate(candidates.field.terms)}
+    out = law.fit.coefficients.new_zeros(len(law.fit.coefficients), len(place))
+    out[:, [place[term] for term in law.field.terms]] = law.fit.coefficients
+    return out
 
 
 def _followed(field: PolynomialField, shooting: Shooting, fit: Fit) -> tuple[Shooting, Fit]:

@@ -337,6 +337,21 @@ def test_few_data_have_no_law(lorenz):
     assert search_law(setup, field, weights, reading.specification) is None
 
 
+def test_an_edge_that_networks_have_missed_is_found_among_terms_of_all_sources(lorenz):
+    reading, setup = read(lorenz)
+    law = search_law(setup, *exact_field(lorenz, setup.prepared.scales), reading.specification)
+    assert terms_of(law) == LORENZ
+    coefficients = law.fit.coefficients.clone()
+    coefficients[1, law.field.terms.index((1,))] = 0.0
+    fit = law.shooting.fit(law.field, Fit(coefficients, law.fit.start))
+    less = law._replace(fit=fit, weights={"C": fit.coefficients.unsqueeze(0)})
+    assert not less.support()[1, 1]
+    every = candidates_of(np.ones((3, 3), dtype=bool), 2, setup, reading.specification, 500)
+    found = skode._laws._wider(less, every, setup)
+    assert terms_of(found) == LORENZ and found.criterion < less.criterion and found.share == pytest.approx(7 / 26)
+    assert skode._laws._wider(law, every, setup) is law  # nothing is missing there
+
+
 def test_of_many_windows_whole_runs_are_read(lorenz, monkeypatch):
     reading, setup = read(lorenz)
     teacher = Dynamics(exact_field(lorenz, setup.prepared.scales)[0], setup.prepared.scales, False)
