@@ -81,10 +81,11 @@ def law_instead(setup: SetUp, networks: Trained, spec: Specification) -> Law | N
 
 def _asked(law: Law) -> float:
     """Standard errors by which held-out windows must be nearer to a law than to networks."""
+    degree = max(map(len, law.field.terms), default=0)
     n_terms, n_targets = int((law.fit.coefficients != 0).sum()), int(law.fit.coefficients.ne(0).any(dim=1).sum())
-    if law.share > SPARSE and n_terms > FEW * n_targets:
+    if degree > 1 and law.share > SPARSE and n_terms > FEW * n_targets:
         return EVIDENCE
-    return CUBIC if max(map(len, law.field.terms), default=0) > 2 else WORSE
+    return CUBIC if degree > 2 else WORSE
 
 
 def _astray(law: Law, networks: Trained, setup: SetUp) -> bool:
