@@ -82,8 +82,8 @@ def law_instead(setup: SetUp, networks: Trained, spec: Specification) -> Law | N
 def _asked(law: Law) -> float:
     """Standard errors by which held-out windows must be nearer to a law than to networks."""
     degree = max(map(len, law.field.terms), default=0)
-    n_terms, n_targets = int((law.fit.coefficients != 0).sum()), int(law.fit.coefficients.ne(0).any(dim=1).sum())
-    if degree > 1 and law.share > SPARSE and n_terms > FEW * n_targets:
+    n_targets = int(law.fit.coefficients.ne(0).any(dim=1).sum())
+    if degree > 1 and law.share > SPARSE and law.n_terms > FEW * n_targets:
         return EVIDENCE
     return CUBIC if degree > 2 else WORSE
 

@@ -35,7 +35,7 @@ def shooting_of(setup: SetUp, teacher: Dynamics, weights: Weights) -> Shooting:
     sd = tensor(np.maximum(setup.prepared.noise, LEAST_NOISE), like)
     windows = in_double(problem.windows)
     n_steps = n_steps_for(teacher, weights, windows, setup)
-    return thinned(windows, tensor(setup.prepared.scales.rate, like), sd, n_steps)
+    return thinned(Shooting.of(windows, tensor(setup.prepared.scales.rate, like), sd, n_steps))
 
 
 def n_steps_for(dynamics: Dynamics, weights: Weights, windows: Windows, setup: SetUp) -> int:
@@ -60,17 +60,21 @@ def evenly(windows: Windows, most: int) -> Windows:
     return windows.select(torch.arange(n, device=windows.start.device) % -(-n // most) == 0)
 
 
-def thinned(windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: int, most: int | None = None) -> Shooting:
-    """Windows to fit, about ``MOST_WINDOWS`` or fewer: of more, every so many of all runs."""
-    n, every = len(windows.start), Shooting.of(windows, rate, sd, n_steps)
-    most = MOST_WINDOWS if most is None else most
+def thinned(shooting: Shooting, most: int = MOST_WINDOWS) -> Shooting:
+    """The same along about so many of its windows, or fewer: of more, every so many of all runs."""
+    n, places = len(shooting.windows.start), shooting.places
     if n <= most:
-        return every
-    label, n_runs = torch.zeros_like(windows.after), 0
-    for place in range(0, len(every.places), RUN):
-        size = len(every.places[place])
-        for here in every.places[place : place + RUN]:
+        return shooting
+    label, n_runs = torch.zeros_like(shooting.windows.after), 0
+    for place in range(0, len(places), RUN):
+        for here in places[place : place + RUN]:
             label[here] = torch.arange(len(here), device=label.device) + n_runs
-        n_runs += size
+        n_runs += len(places[place])
     keep = (label * most) // n != ((label - 1) * most) // n
-    return Shooting.of(windows.select(keep), rate, sd, n_steps)
+    return shooting.along(shooting.windows.select(keep))
+
+
+def as_many_as_pay(shooting: Shooting, n_columns: int) -> Shooting:
+    """The same along fewer windows, where derivatives by so many coefficients are much to do."""
+    work = shooting.n_steps * len(shooting.rate) ** 2 * n_columns
+    return thinned(shooting, min(max(int(MOST_WORK / work), FEWEST_WINDOWS), MOST_WINDOWS))

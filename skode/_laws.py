@@ -14,19 +14,10 @@ from skode._capacity import can_decide, forecast_errors
 from skode._dynamics import Dynamics, tensor
 from skode._fit import WINDOW, SetUp, Specification, starts_of
 from skode._law_terms import Candidates, Teacher, candidates_of, distilled
-from skode._law_windows import (
-    FEWEST_WINDOWS,
-    MOST_SOLVED,
-    MOST_WINDOWS,
-    MOST_WORK,
-    evenly,
-    n_steps_for,
-    shooting_of,
-    thinned,
-)
+from skode._law_windows import MOST_SOLVED, as_many_as_pay, evenly, n_steps_for, shooting_of, thinned
 from skode._problem import forecasts
 from skode._shooting import LOST, Fit, Shooting
-from skode._term_search import TermSearch
+from skode._term_search import TermSearch, criterion
 from skode._typing import BoolArray, Weights
 from skode.fields import AbstractField, PolynomialField
 
@@ -65,9 +56,19 @@ class Law(NamedTuple):
     fit: Fit
     criterion: float  # per observation
     error: float  # of forecasts of held-out windows
-    share: float  # of the terms on offer without prior knowledge that it has
+    n_offered: int  # terms that were on offer, prior knowledge apart
     n_iter: int
     seconds: float
+
+    @property
+    def n_terms(self) -> int:
+        """Terms of all targets."""
+        return int((self.fit.coefficients != 0).sum())
+
+    @property
+    def share(self) -> float:
+        """Of the terms on offer, those that it has."""
+        return self.n_terms / self.n_offered
 
     def support(self) -> BoolArray:
         """Which sources every target reads.  # (target, source)"""
@@ -129,9 +130,10 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
 def settled(law: Law, setup: SetUp, spec: Specification) -> Law:
     """The same terms, fitted to the windows of all data, as many as are read."""
     every = forecasts(setup.prepared, WINDOW, law.fit.start, starts_of(spec))
-    shooting = thinned(every, law.shooting.rate, law.shooting.sd, law.shooting.n_steps)
+    shooting = thinned(replace(law.shooting, tie=LOOSE).along(every))
     shooting, fit = _followed(law.field, shooting, Fit(law.fit.coefficients, shooting.windows.start))
-    fit = replace(shooting, tie=TIGHT).fit(law.field, fit)
+    shooting = replace(shooting, tie=TIGHT)
+    fit = shooting.fit(law.field, fit)
     return law._replace(shooting=shooting, fit=fit, weights={"C": fit.coefficients.unsqueeze(0)})
 
 
@@ -144,10 +146,8 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
     begin = distilled(candidates, teacher, setup.problem.knots.double())
     if begin is None:
         return None
-    work = shooting.n_steps * field.n_targets**2 * len(candidates.columns)
-    most = min(max(int(MOST_WORK / work), FEWEST_WINDOWS), MOST_WINDOWS)
-    shooting = thinned(shooting.windows, shooting.rate, shooting.sd, shooting.n_steps, most)
-    shooting, fit = _followed(field, replace(shooting, tie=LOOSE), Fit(begin, shooting.windows.start))
+    shooting = as_many_as_pay(replace(shooting, tie=LOOSE), len(candidates.columns))
+    shooting, fit = _followed(field, shooting, Fit(begin, shooting.windows.start))
     law, weights = Dynamics(field, scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
     n_steps = max(shooting.n_steps, n_steps_for(law, weights, shooting.windows.select(shooting.used), setup))
     shooting = replace(shooting, tie=TIED, n_steps=n_steps)
@@ -177,29 +177,23 @@ def _as_law(
     fit = chosen.fit._replace(coefficients=coefficients[:, used])
     field, weights = candidates.field.only(used), {"C": fit.coefficients.unsqueeze(0)}
     law = Dynamics(field, setup.prepared.scales, time_dependent=False)
-    error, share = (
-        float(forecast_errors(law, weights, setup.problem).mean()),
-        int((coefficients != 0).sum()) / n_offered,
-    )
-    return Law(field, weights, shooting, fit, chosen.criterion, error, share, n_iter, 0.0)
+    error = float(forecast_errors(law, weights, setup.problem).mean())
+    return Law(field, weights, shooting, fit, chosen.criterion, error, n_offered, n_iter, 0.0)
 
 
 def _wider(law: Law, candidates: Candidates, setup: SetUp) -> Law:
     """Choose once more among terms of all sources, about a law that was chosen among those of some."""
-    shooting, fit = law.shooting, law.fit._replace(coefficients=_spread(law, candidates))
-    if _suffices(law, candidates):
-        return law
-    before = _judged(candidates, shooting, fit, int((fit.coefficients != 0).sum()))
-    best, rounds = before, 0
+    begin = law.fit._replace(coefficients=_spread(law, candidates))
+    before = best = _judged(candidates, law.shooting, begin)
+    rounds = 0
     for _ in range(ROUNDS):
-        now = _choose(candidates, shooting, best.fit, first=False)
-        if now is None or now.criterion >= best.criterion - MARGIN / shooting.n_data:
+        now = _choose(candidates, law.shooting, best.fit, first=False)
+        if now is None or now.criterion >= best.criterion - MARGIN / law.shooting.n_data:
             break
         best, rounds = now, rounds + 1
     if best is before:
         return law
-    n_offered = round(int((law.fit.coefficients != 0).sum()) / law.share)
-    found = _as_law(candidates, shooting, best, n_offered, law.n_iter + rounds, setup)
+    found = _as_law(candidates, law.shooting, best, law.n_offered, law.n_iter + rounds, setup)
     return found._replace(criterion=law.criterion + best.criterion - before.criterion)
 
 
@@ -216,8 +210,10 @@ def _choose(candidates: Candidates, shooting: Shooting, fit: Fit, *, first: bool
     search = _about(candidates, shooting, fit)
     if search is None:
         return None
-    here = fit.coefficients[columns[:, 0], columns[:, 1]].nonzero()[:, 0].tolist()
-    terms = search.run(None if first else here)
+    here = None if first else fit.coefficients[columns[:, 0], columns[:, 1]].nonzero()[:, 0].tolist()
+    terms = search.run(here)
+    if terms == here:  # nothing to fit that is not fitted
+        return _judged(candidates, shooting, fit)
     coefficients, which = torch.zeros_like(fit.coefficients), columns[terms]
     coefficients[which[:, 0], which[:, 1]] = tensor(search.coefficients(terms), coefficients)
     used = coefficients.ne(0.0).any(dim=0)
@@ -226,15 +222,14 @@ def _choose(candidates: Candidates, shooting: Shooting, fit: Fit, *, first: bool
     if not np.isfinite(some.squares):
         return None
     coefficients[:, used] = some.coefficients
-    return _judged(candidates, shooting, some._replace(coefficients=coefficients), len(terms))
+    return _judged(candidates, shooting, some._replace(coefficients=coefficients))
 
 
-def _judged(candidates: Candidates, shooting: Shooting, fit: Fit, size: int) -> Chosen:
+def _judged(candidates: Candidates, shooting: Shooting, fit: Fit) -> Chosen:
     """The criterion of a fit; observations of windows that are lost miss as much as would have them lost."""
-    n_data, n_lost, n = shooting.n_data, shooting.n_lost, len(candidates.columns)
+    n_data, n_lost, size = shooting.n_data, shooting.n_lost, int((fit.coefficients != 0).sum())
     squares = fit.squares * (1.0 + LOST * n_lost / n_data)
-    whole = TermSearch(np.eye(n), np.zeros(n), 0.0, n_data + n_lost)
-    return Chosen(fit, whole.criterion(squares, size) / whole.n_data)
+    return Chosen(fit, criterion(squares, size, len(candidates.columns), n_data + n_lost) / (n_data + n_lost))
 
 
 def _about(candidates: Candidates, shooting: Shooting, fit: Fit) -> TermSearch | None:

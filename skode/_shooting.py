@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from skode._law_solutions import solve_law
 from skode.fields import PolynomialField
 from skode.objectives import Windows
 
@@ -17,8 +17,6 @@ WIDE = 100.0
 """Standard deviation, in those of the noise, by which free starts may leave the smoothed path they are given."""
 EXACT = 1e-6
 """The same where the start is known."""
-FARTHEST = 50.0
-"""Standard units at which solutions are held, so that a law that runs away is bad and not infinite."""
 STEEPEST = 1e5
 """Derivatives of solutions are held there: a window that says so depends on everything, and tells nothing."""
 MOST_ENTRIES = 2**22
@@ -82,6 +80,10 @@ class Shooting:
     def of(cls, windows: Windows, rate: torch.Tensor, sd: torch.Tensor, n_steps: int) -> Shooting:
         """All windows in use."""
         return cls(windows, rate, sd, n_steps, torch.ones_like(windows.after, dtype=torch.bool))
+
+    def along(self, windows: Windows) -> Shooting:
+        """The same along other windows, all in use."""
+        return replace(self, windows=windows, used=torch.ones_like(windows.after, dtype=torch.bool))
 
     @property
     def n_lost(self) -> int:
@@ -152,7 +154,7 @@ class Shooting:
 
         A start is missed by the end of the window before it.
         """
-        states, _ = self._solve(field, fit.coefficients, fit.start, None)
+        states, _ = solve_law(field, fit.coefficients, self.rate, fit.start, self.windows, self.n_steps)
         return self._missed(states, fit.start)
 
     def fit(self, field: PolynomialField, begin: Fit, *, moves: bool = True, n_iter: int = STEPS) -> Fit:
@@ -217,9 +219,11 @@ class Shooting:
         gram, right, rest = new(n_parts, n, n), new(n_parts, n), new(n_parts)
         ends, by_start, by_column = new(len(fit.start), d), new(len(fit.start), d, d), new(len(fit.start), d, n)
         part_of = self._part_of(apart)
+        rest.index_add_(0, part_of, (self.held * (windows.start - fit.start) ** 2).sum(-1))
         size = max(1, MOST_ENTRIES // (windows.times.shape[1] * d * (d + n)))
         for some in torch.split(torch.arange(len(fit.start), device=part_of.device), size):
-            states, tangents = self._solve(field, fit.coefficients, fit.start, columns, some)
+            given = fit.coefficients, self.rate, fit.start[some], Windows(*(part[some] for part in windows))
+            states, tangents = solve_law(field, *given, self.n_steps, columns)
             tangents = tangents.nan_to_num(nan=0.0).clamp(-STEEPEST, STEEPEST)
             root = self.roots[some]
             missed = root * (windows.targets[some] - states)
@@ -298,95 +302,6 @@ class Shooting:
     def _missed(self, states: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         jumps = (start[self.windows.after.clamp_min(0)] - states[:, -1]) / (self.tie * self.sd)
         return self.roots * (self.windows.targets - states), jumps * self.tied[:, None]
-
-    def _solve(
-        self,
-        field: PolynomialField,
-        coefficients: torch.Tensor,
-        start: torch.Tensor,
-        columns: torch.Tensor | None,
-        some: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States at the times of some windows, and their derivatives by the start and by some coefficients.
-
-        Returns
-        -------
-        tensor  # (window, time, target)
-        tensor  # (window, time, target, target + column); empty if no columns are named
-        """
-        some = torch.arange(len(start), device=start.device) if some is None else some
-        times, inputs, x = self.windows.times[some], self.windows.inputs[some], start[some]
-        step = times[:, -1] / self.n_steps
-        h, hh = step[:, None], step[:, None, None]
-        place = times / step.clamp_min(1e-30)[:, None]
-        cell = (place.ceil() - 1.0).clamp(0.0, self.n_steps - 1.0)
-        inside = place - cell
-        d, steps, rate = len(self.rate), coefficients * self.rate[:, None], self.rate
-        states = x.new_empty(*times.shape, d)
-        n = d + (0 if columns is None else len(columns))
-        tangents = x.new_empty(0) if columns is None else x.new_empty(*times.shape, d, n)
-        tangent = x.new_zeros(len(x), d, n)
-        tangent[:, range(d), range(d)] = 1.0
-        forced = x.new_zeros(d, n - d)
-        if columns is not None:
-            forced[columns[:, 0], torch.arange(len(columns), device=x.device)] = rate[columns[:, 0]]
-
-        def speed(x: torch.Tensor) -> _Speed:
-            z = torch.cat([x, inputs], dim=-1)
-            if columns is None:
-                return _Speed(field.values(z) @ steps.mT, z, z)
-            values, derivatives = field.with_derivatives(z)
-            return _Speed(values @ steps.mT, steps @ derivatives[..., :d], values[:, columns[:, 1]].unsqueeze(1))
-
-        def turn(at: _Speed, tangent: torch.Tensor) -> torch.Tensor:
-            out = at.jacobian @ tangent
-            out[..., d:] += forced * at.values
-            return out
-
-        first = speed(x)
-        for k in range(self.n_steps):
-            second = speed(x + 0.5 * h * first.slope)
-            third = speed(x + 0.5 * h * second.slope)
-            fourth = speed(x + h * third.slope)
-            total = first.slope + 2.0 * (second.slope + third.slope) + fourth.slope
-            after = (x + h / 6.0 * total).clamp(-FARTHEST, FARTHEST)
-            last = speed(after)
-            window, time = (cell == k).nonzero(as_tuple=True)
-            shares = _hermite(inside[window, time].unsqueeze(-1), h[window])
-            states[window, time] = _mixed(shares, [part[window] for part in (x, after, first.slope, last.slope)])
-            if columns is not None:
-                t1 = turn(first, tangent)
-                t2 = turn(second, tangent + 0.5 * hh * t1)
-                t3 = turn(third, tangent + 0.5 * hh * t2)
-                t4 = turn(fourth, tangent + hh * t3)
-                turned = tangent + hh / 6.0 * (t1 + 2.0 * (t2 + t3) + t4)
-                ends = [part[window] for part in (tangent, turned, t1, turn(last, turned))]
-                tangents[window, time] = _mixed([share.unsqueeze(-1) for share in shares], ends)
-                tangent = turned
-            x, first = after, last
-        return states, tangents
-
-
-class _Speed(NamedTuple):
-    """dx/dt at some states; what it is differentiated by is only there where derivatives are asked for."""
-
-    slope: torch.Tensor  # (window, target)
-    jacobian: torch.Tensor  # (window, target, target)
-    values: torch.Tensor  # (window, 1, column), monomials
-
-
-def _mixed(shares: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The sum of parts times their shares."""
-    out = shares[0] * parts[0]
-    for share, part in zip(shares[1:], parts[1:], strict=True):
-        out = out.addcmul_(share.expand_as(part), part)
-    return out
-
-
-def _hermite(u: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Shares of the states at both ends of a step and of the slopes there, at a place u in it (see ``hermite``)."""
-    v = 1.0 - u
-    return (1.0 + 2.0 * u) * v**2, u**2 * (3.0 - 2.0 * u), h * u * v**2, -h * u**2 * v
 
 
 def _add(

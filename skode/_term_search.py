@@ -29,6 +29,12 @@ class Chosen(NamedTuple):
     criterion: float
 
 
+def criterion(rest: float, size: int, n_terms: int, n_data: int) -> float:
+    """The extended BIC of ``size`` of so many terms that leave so much of so many data."""
+    left, k, n = (np.array(float(value)) for value in (rest, size, n_data))
+    return float(ebic(left, k, n_rows=n, n_sources=n_terms, gamma=EBIC_GAMMA))
+
+
 class TermSearch:
     r"""Linear terms and the data that they explain, as scalar products.
 
@@ -61,9 +67,7 @@ class TermSearch:
 
     def criterion(self, rest: float, size: int) -> float:
         """The extended BIC of so many terms that leave so much."""
-        left = np.array(max(rest, LEAST * self.total))
-        n, p = np.array(float(self.n_data)), len(self.right)
-        return float(ebic(left, np.array(float(size)), n_rows=n, n_sources=p, gamma=EBIC_GAMMA))
+        return criterion(max(rest, LEAST * self.total), size, len(self.right), self.n_data)
 
     def value(self, terms: list[int]) -> float:
         """The criterion of some terms."""

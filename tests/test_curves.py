@@ -77,10 +77,13 @@ def test_signs_are_those_of_the_network(network, model):
     assert len(signs) > 8 and min(signs) >= 0 and np.mean(signs) > 0.9
 
 
-@pytest.mark.parametrize("settings", [{"field": "per_target"}, {"n_bilinear": 0}, {"selection": "best"}])
-def test_who_says_what_reads_the_sources_has_no_curves(network, settings, monkeypatch):
+@pytest.mark.parametrize(
+    "settings", [{"field": "per_target"}, {"n_bilinear": 0}, {"selection": "best"}, {"selection": 5}]
+)
+def test_who_says_what_reads_the_sources_has_no_curves_and_no_law(network, settings, monkeypatch):
     asked = []
-    monkeypatch.setattr(skode._selection, "curves_instead", lambda *a: asked.append(a))
+    for name in ("curves_instead", "law_instead"):
+        monkeypatch.setattr(skode._selection, name, lambda *a: asked.append(a))
     X, y, groups = table_of(network)
     SparseNODERegressorCV(**{**QUICK, "max_iter": 30}, **settings).fit(X, y, groups=groups)
     assert not asked
