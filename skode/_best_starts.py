@@ -45,21 +45,27 @@ def best_start_errors(
     tensor  # (window,)
     """
     root = windows.weights.sqrt() / sd
-    d = windows.start.shape[1]
+    n, d = windows.start.shape
+    nudges = torch.cat([torch.zeros_like(root[:1, 0]), NUDGE * torch.eye(d, dtype=root.dtype, device=root.device)])
+    index = torch.arange(n, device=root.device).repeat(len(nudges))
+    several = Windows(*(part[index] for part in windows))
 
     def missed(start: torch.Tensor) -> torch.Tensor:
-        states = solve_windows(dynamics, weights, windows, start.unsqueeze(0), n_steps=n_steps)[0]
-        return (root * (windows.targets - states.nan_to_num(nan=FAR).clamp(-FAR, FAR))).flatten(1)
+        """Errors from starts (nudge, window, state).  # (nudge, window, observation)"""
+        some = windows if len(start) == 1 else several
+        states = solve_windows(dynamics, weights, some, start.flatten(0, 1).unsqueeze(0), n_steps=n_steps)
+        states = states.nan_to_num(nan=FAR).clamp(-FAR, FAR).view(len(start), *root.shape)
+        return (root * (windows.targets - states)).flatten(2)
 
-    start, damping = windows.start.clone(), windows.start.new_full((len(windows.start), 1), DAMPING)
-    left = missed(start)
+    start, damping = windows.start, windows.start.new_full((n, 1), DAMPING)
     for _ in range(ROUNDS):
-        nudged = [missed(start + NUDGE * unit) for unit in torch.eye(d, dtype=start.dtype, device=start.device)]
-        tangents = torch.stack([(left - some) / NUDGE for some in nudged], dim=-1)  # (window, observation, state)
+        nudged = missed(start + nudges[:, None])
+        left = nudged[0]
+        tangents = ((left - nudged[1:]) / NUDGE).permute(1, 2, 0)  # (window, observation, state)
         bend = tangents.mT @ tangents
         bend += torch.diag_embed(damping * bend.diagonal(dim1=1, dim2=2) + 1e-12)
         step = torch.linalg.lstsq(bend, tangents.mT @ left.unsqueeze(-1)).solution.squeeze(-1)
-        trial = missed(start + step)
+        trial = missed((start + step)[None])[0]
         better = (trial.square().sum(1) < left.square().sum(1)).unsqueeze(1)
         start, left = torch.where(better, start + step, start), torch.where(better, trial, left)
         damping = torch.where(better, damping / 5.0, damping * 10.0)

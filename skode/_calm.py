@@ -38,6 +38,8 @@ def calm(trained: Trained, prepared: Prepared, problem: Problem, step: Callable[
     Of these fields and the one before, that with the smallest error of such forecasts is kept; ``history`` then has a
     stage "calm", with both errors as its losses. The edges stay. One number for all variables cannot follow noise.
 
+    Other fields stay as they are; what counts is whether their forecasts are outside at the end.
+
     Parameters
     ----------
     trained : Trained
@@ -61,7 +63,7 @@ def calm(trained: Trained, prepared: Prepared, problem: Problem, step: Callable[
     length = step(dynamics, weights)
 
     def judged(some: Weights) -> Forecasts:
-        return forecast(dynamics, some, windows, prepared, length)
+        return forecast(dynamics, some, windows, prepared, length, back=not isinstance(field, PackedField))
 
     whole = judged(weights)
     if not whole.strays or not isinstance(field, PackedField):

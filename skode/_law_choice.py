@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skode._amounts import amounts_of, are_amounts
 from skode._best_starts import best_start_errors, z_score
 from skode._capacity import EVIDENCE
 from skode._confidence import probability
@@ -13,12 +14,14 @@ from skode._fit import SetUp, Specification, calm_model
 from skode._fitted import Fitted
 from skode._laws import SPARSE, WORSE, Law, search_law, settled
 from skode._predict import choose_step
+from skode._prepared import Prepared
 from skode._problem import forecasts, in_double
 from skode._reach import HORIZON, Forecasts, forecast
 from skode._scales import near_box
 from skode._train import StageReport, Trained
-from skode._typing import FloatArray, Weights
+from skode._typing import FloatArray
 from skode.fields import AbstractField, hold
+from skode.objectives import Windows
 
 FEW = 2
 """Terms per equation, on average, up to which a law is one whatever their share: one variable has few to offer."""
@@ -81,7 +84,7 @@ def law_instead(setup: SetUp, networks: Trained, spec: Specification) -> Law | N
 
 def _asked(law: Law) -> float:
     """Standard errors by which held-out windows must be nearer to a law than to networks."""
-    degree = max(map(len, law.field.terms), default=0)
+    degree = _degree(law)
     n_targets = int(law.fit.coefficients.ne(0).any(dim=1).sum())
     if degree > 1 and law.share > SPARSE and law.n_terms > FEW * n_targets:
         return EVIDENCE
@@ -92,17 +95,42 @@ def _astray(law: Law, networks: Trained, setup: SetUp) -> bool:
     """Whether forecasts of the training data leave their range, and err more than those of the networks for that.
 
     That they leave it is no fault by itself: noise in a start may throw a state to where the true law leads away too.
+    A law with products of three must not leave it more often than networks from starts either that nobody saw, of every
+    state that of another window: phase oscillators, whose sines such products follow, were lost between the data.
     """
     prepared, problem = setup.prepared, setup.problem
     windows = forecasts(prepared, HORIZON, problem.knots.double())
+    mixed = np.random.default_rng(0).permuted(windows.start.cpu().numpy(), axis=0)
+    unseen = windows._replace(start=torch.as_tensor(mixed, device=windows.start.device))
 
-    def judged(field: AbstractField, weights: Weights) -> Forecasts:
-        dynamics = Dynamics(hold(field, *near_box(prepared.scales, field.n_sources)), prepared.scales, False)
-        weights = {name: value.double() for name, value in weights.items()}
-        return forecast(dynamics, weights, windows, prepared, choose_step(dynamics, weights, problem))
+    def judged(one: Law | Trained, windows: Windows) -> Forecasts:
+        dynamics = Dynamics(_held(one.field, prepared), prepared.scales, False)
+        weights = {name: value.double() for name, value in one.weights.items()}
+        step = choose_step(dynamics, weights, problem)
+        return forecast(dynamics, weights, windows, prepared, step, back=True)
 
-    own = judged(law.field, law.weights)
-    return own.strays > 0 and own.error > WORST * judged(networks.field, networks.weights).error
+    own = judged(law, windows)
+    if own.strays > 0 and own.error > WORST * judged(networks, windows).error:
+        return True
+    strays = judged(law, unseen).strays if _degree(law) > 2 else 0
+    return strays > 0 and strays > judged(networks, unseen).strays
+
+
+def _degree(law: Law) -> int:
+    """Most factors of any term."""
+    return max(map(len, law.field.terms), default=0)
+
+
+def _held(field: AbstractField, prepared: Prepared) -> AbstractField:
+    """Products read sources near the data alone, and amounts no less than none.
+
+    Noise puts the start of what is rare below zero, where an infection that feeds on itself would grow the wrong way.
+    """
+    low, high = near_box(prepared.scales, field.n_sources)
+    if are_amounts(prepared):
+        amounts = amounts_of(prepared)
+        low = np.maximum(low, -amounts.shift / amounts.gain)
+    return hold(field, low, high)
 
 
 def law_confidence(law: Law) -> FloatArray:
@@ -163,7 +191,7 @@ def fitted_law(law: Law, setup: SetUp, spec: Specification, *, pilot: torch.Tens
         Ranking of edges, to which the dependencies of the law are added.
     alpha_max : tensor  # (1,)
     """
-    field = hold(law.field, *near_box(setup.prepared.scales, law.field.n_sources))
+    field = _held(law.field, setup.prepared)
     trained = Trained(field, law.weights, law.weights, pilot, {"law": _report(law)}, alpha_max)
     return calm_model(trained, setup.prepared, setup.problem, spec)
 

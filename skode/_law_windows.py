@@ -20,7 +20,7 @@ RUN = 8
 """Windows of such a run."""
 LEAST_NOISE = 2e-3
 """Standard deviations of a state below which its noise is no more than errors of solver and smoother."""
-STEP_SHARE, FINEST = 0.002, 2e-5
+STEP_SHARE, FINEST = 0.01, 2e-5
 """What the steps of a solve may leave, in standard deviations of the noise; and the least, in those of states."""
 LARGEST_GRID = 16
 """Most steps per observation."""
@@ -34,20 +34,19 @@ def shooting_of(setup: SetUp, teacher: Dynamics, weights: Weights) -> Shooting:
     like = problem.knots.double()
     sd = tensor(np.maximum(setup.prepared.noise, LEAST_NOISE), like)
     windows = in_double(problem.windows)
-    n_steps = n_steps_for(teacher, weights, windows, setup)
+    n_steps = n_steps_for(teacher, weights, windows, sd, setup)
     return thinned(Shooting.of(windows, tensor(setup.prepared.scales.rate, like), sd, n_steps))
 
 
-def n_steps_for(dynamics: Dynamics, weights: Weights, windows: Windows, setup: SetUp) -> int:
+def n_steps_for(dynamics: Dynamics, weights: Weights, windows: Windows, sd: torch.Tensor, setup: SetUp) -> int:
     """Steps per window whose errors are small beside the noise, two per observation or more."""
     some = evenly(windows, MOST_SOLVED)
-    noise = np.maximum(setup.prepared.noise, LEAST_NOISE)[setup.prepared.scales.moving]
     n_intervals = max(1, -(-(windows.times.shape[1] - 1) // setup.problem.oversampling))
     found = double_step(
         dynamics.slope(weights, some.inputs, some.origin).value,
         some.start.unsqueeze(0),
         some.times,
-        max(STEP_SHARE * float(noise.min()), FINEST),
+        max(STEP_SHARE * float(sd[setup.problem.moving].median()), FINEST),
         n_steps=2 * n_intervals,
         max_steps=LARGEST_GRID * n_intervals,
     )

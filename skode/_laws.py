@@ -14,7 +14,16 @@ from skode._capacity import can_decide, forecast_errors
 from skode._dynamics import Dynamics, tensor
 from skode._fit import WINDOW, SetUp, Specification, starts_of
 from skode._law_terms import Candidates, Teacher, candidates_of, distilled
-from skode._law_windows import MOST_SOLVED, as_many_as_pay, evenly, n_steps_for, shooting_of, thinned
+from skode._law_windows import (
+    FINEST,
+    LEAST_NOISE,
+    MOST_SOLVED,
+    as_many_as_pay,
+    evenly,
+    n_steps_for,
+    shooting_of,
+    thinned,
+)
 from skode._problem import forecasts
 from skode._shooting import LOST, Fit, Shooting
 from skode._term_search import TermSearch, criterion
@@ -149,7 +158,8 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
     shooting = as_many_as_pay(replace(shooting, tie=LOOSE), len(candidates.columns))
     shooting, fit = _followed(field, shooting, Fit(begin, shooting.windows.start))
     law, weights = Dynamics(field, scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
-    n_steps = max(shooting.n_steps, n_steps_for(law, weights, shooting.windows.select(shooting.used), setup))
+    shooting = shooting.reweighted(field, fit, LEAST_NOISE)
+    n_steps = n_steps_for(law, weights, shooting.windows.select(shooting.used), shooting.sd, setup)
     shooting = replace(shooting, tie=TIED, n_steps=n_steps)
     some, other = evenly(shooting.windows, MOST_SOLVED), Dynamics(teacher.field, scales, time_dependent=False)
     ours, theirs = (
@@ -228,8 +238,9 @@ def _choose(candidates: Candidates, shooting: Shooting, fit: Fit, *, first: bool
 def _judged(candidates: Candidates, shooting: Shooting, fit: Fit) -> Chosen:
     """The criterion of a fit; observations of windows that are lost miss as much as would have them lost."""
     n_data, n_lost, size = shooting.n_data, shooting.n_lost, int((fit.coefficients != 0).sum())
-    squares = fit.squares * (1.0 + LOST * n_lost / n_data)
-    return Chosen(fit, criterion(squares, size, len(candidates.columns), n_data + n_lost) / (n_data + n_lost))
+    every = n_data + n_lost
+    missed = shooting.mean_log_square(candidates.field, fit, FINEST) + np.log((n_data + LOST * n_lost) / every)
+    return Chosen(fit, missed + criterion(1.0, size, len(candidates.columns), every) / every)
 
 
 def _about(candidates: Candidates, shooting: Shooting, fit: Fit) -> TermSearch | None:

@@ -15,7 +15,7 @@ from skode._parallel import one_torch_thread
 from skode._parts import train_in_parts
 from skode._prepared import Prepared
 from skode._problem import Problem, forecasts, longest
-from skode._scales import WIDER, Scales
+from skode._scales import WIDER, Scales, widened_box
 from skode._stage import Options
 from skode._train import Trained
 from skode._typing import BoolArray, FloatArray, Weights
@@ -118,7 +118,15 @@ def _go_on(model: Trained, prepared: Prepared, problem: Problem, options: Option
     return model._replace(weights=went.weights, params=went.params, history={**model.history, **went.history})
 
 
-def forecast(dynamics: Dynamics, weights: Weights, windows: Windows, prepared: Prepared, step: float) -> Forecasts:
+def forecast(
+    dynamics: Dynamics,
+    weights: Weights,
+    windows: Windows,
+    prepared: Prepared,
+    step: float,
+    *,
+    back: bool = False,
+) -> Forecasts:
     """Forecast windows as predictions are made, on a grid half as fine, in the box of the data widened by half.
 
     Parameters
@@ -129,6 +137,9 @@ def forecast(dynamics: Dynamics, weights: Weights, windows: Windows, prepared: P
     prepared : Prepared
     step : float
         Of the prediction grid.
+    back : bool, default=False
+        Whether solutions may leave the box and come back, as between observations that miss a peak; those that are
+        outside at the end are strays, and where they are compared they are held at it all the same.
 
     Returns
     -------
@@ -137,6 +148,7 @@ def forecast(dynamics: Dynamics, weights: Weights, windows: Windows, prepared: P
     n_windows, n_times, d = windows.targets.shape
     slope = dynamics.slope(weights, windows.inputs, windows.origin)
     scales, targets, seen = prepared.scales, windows.targets.cpu().numpy(), windows.weights.cpu().numpy()
+    box = data_box(targets, seen > 0, scales)
     with one_torch_thread():
         traced = trace(
             TorchSteps(slope.value, device=slope.rate.device),
@@ -144,11 +156,13 @@ def forecast(dynamics: Dynamics, weights: Weights, windows: Windows, prepared: P
             np.arange(n_windows).repeat(n_times),
             windows.times.cpu().numpy().ravel(),
             step=min(1.0, COARSE * step),
-            box=data_box(targets, seen > 0, scales),
+            box=widened_box(scales) if back else box,
         )
-    states, weight = traced.states.reshape(n_windows, n_times, -1)[..., :d], seen * scales.moving
+    every = traced.states.reshape(n_windows, n_times, -1)
+    strayed = np.isfinite(traced.failed_at) | ((every[:, -1] < box[0]) | (every[:, -1] > box[1])).any(axis=1)
+    states, weight = np.clip(every, *box)[..., :d], seen * scales.moving
     errors = (weight * (targets - states) ** 2).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1e-30)
-    return Forecasts(int(np.isfinite(traced.failed_at).sum()), float(np.sqrt(errors).mean()), step)
+    return Forecasts(int(strayed.sum()), float(np.sqrt(errors).mean()), step)
 
 
 def data_box(targets: FloatArray, seen: BoolArray, scales: Scales) -> FloatArray:

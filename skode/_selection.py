@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from skode._batch import Batch
 from skode._choice import choose_levels, information, usual_level
@@ -23,7 +25,7 @@ from skode._law_choice import fitted_law, law_confidence, law_instead
 from skode._overrule import overruled
 from skode._path import run_path
 from skode._steady import SteadyRows
-from skode._train import initial_weights
+from skode._train import Trained, initial_weights
 from skode._trajectories import Trajectories
 from skode._typing import FloatArray, IntArray
 from skode.recipe import REFIT
@@ -113,36 +115,39 @@ def select(
 
     mask, confidence = path.support(level), None
     pilot, alpha_max = path.ranking(problem), path.trained.alpha_max[:1]
+
+    def selected(fitted: Fitted, confidence: FloatArray | None) -> Selected:
+        if confidence is not None:
+            fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
+        return Selected(fitted, path.matrices(prepared, problem), alphas, level, losses, best, folds.kind)
+
     curves = curves_instead(setup, start, mask, folds.parts, spec, seed, steady) if doubted and spec.laws else None
     if curves is not None:
         if confident:
             confidence = curve_confidence(curves, folds.parts, spec, steady)
             curves = pruned(curves, confidence, prepared, problem, spec)
-        curved = fitted_curves(curves, prepared, problem, spec, pilot=pilot, alpha_max=alpha_max)
-        if confidence is not None:
-            curved = replace(curved, confidence=np.where(curved.matrix > 0, confidence, 0.0))
-        return Selected(curved, path.matrices(prepared, problem), alphas, level, losses, best, folds.kind)
+        return selected(fitted_curves(curves, prepared, problem, spec, pilot=pilot, alpha_max=alpha_max), confidence)
+
+    judges = [] if selection == "ebic" else folds.parts
+    finished = partial(finish, dynamics, problem, start, specification=spec, seed=seed, folds=judges, steady=steady)
+    trained: Trained | None = None
+    if doubted and spec.laws and steady is None:
+        trained = finished(mask)
+        law = law_instead(setup, trained, spec)
+        if law is not None:
+            confidence = law_confidence(law) if confident else None
+            return selected(fitted_law(law, setup, spec, pilot=pilot, alpha_max=alpha_max), confidence)
 
     if confident and field.per_target:
         edges = (field.by_variable(field.paths(mask))[0] > 0).cpu().numpy()
         confidence = edge_confidence(folds, mask, edges, spec, seed, steady)
         if doubted:
-            mask = prune(field, mask, np.where(by_windows[:, None], 1.0, confidence))
-
-    judges = [] if selection == "ebic" else folds.parts
-    trained = finish(dynamics, problem, start, mask, spec, seed, folds=judges, steady=steady)
-    trained = trained._replace(pilot=pilot, alpha_max=alpha_max)
-    law = law_instead(setup, trained, spec) if doubted and spec.laws and steady is None else None
-    if law is None:
-        fitted = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
-    else:
-        fitted = fitted_law(law, setup, spec, pilot=pilot, alpha_max=alpha_max)
-    if law is not None and confident:
-        confidence = law_confidence(law)
-    if confidence is not None:
-        fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
-    matrices = path.matrices(prepared, problem)
-    return Selected(fitted, matrices, alphas, level, losses, best, folds.kind)
+            fewer = prune(field, mask, np.where(by_windows[:, None], 1.0, confidence))
+            trained = trained if all(torch.equal(value, mask[name]) for name, value in fewer.items()) else None
+            mask = fewer
+    trained = (trained or finished(mask))._replace(pilot=pilot, alpha_max=alpha_max)
+    fitted = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
+    return selected(fitted, confidence)
 
 
 def _select_additive(

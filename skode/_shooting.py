@@ -93,7 +93,12 @@ class Shooting:
     @property
     def n_data(self) -> int:
         """Observations that count."""
-        return int((self.roots > 0).sum())
+        return int(self.counts.sum())
+
+    @cached_property
+    def counts(self) -> torch.Tensor:
+        """Observations of every target that count.  # (target,)"""
+        return (self.roots > 0).sum((0, 1))
 
     @cached_property
     def roots(self) -> torch.Tensor:
@@ -148,6 +153,21 @@ class Shooting:
         count = (self.windows.weights > 0).sum((1, 2))
         mean = errors.square().sum((1, 2)) / count.clamp_min(1)
         return replace(self, used=mean <= LOST * mean[count > 0].median())
+
+    def reweighted(self, field: PolynomialField, fit: Fit, least: float) -> Shooting:
+        """With the noise that a law leaves, ``least`` or more; smoothing may take all of it for movement."""
+        errors, _ = self.errors(field, fit)
+        sd = self.sd * (errors.square().sum((0, 1)) / self.counts.clamp_min(1)).sqrt().clamp_min(1e-30)
+        return replace(self, sd=torch.where(self.counts > 0, sd.clamp_min(least), self.sd))
+
+    def mean_log_square(self, field: PolynomialField, fit: Fit, least: float) -> float:
+        """Logarithm of the mean square that a law leaves of a target, the mean over observations: any noise may be its.
+
+        Mean squares are ``least`` ** 2 or more.
+        """
+        errors, jumps = self.errors(field, fit)
+        squares = (errors.square().sum((0, 1)) + jumps.square().sum(0)) * self.sd**2 / self.counts.clamp_min(1)
+        return float((self.counts * squares.clamp_min(least**2).log()).sum() / self.counts.sum())
 
     def errors(self, field: PolynomialField, fit: Fit) -> tuple[torch.Tensor, torch.Tensor]:
         """What a law misses, in units of the noise: observations (window, time, target), and starts (window, target).
@@ -224,10 +244,11 @@ class Shooting:
         for some in torch.split(torch.arange(len(fit.start), device=part_of.device), size):
             given = fit.coefficients, self.rate, fit.start[some], Windows(*(part[some] for part in windows))
             states, tangents = solve_law(field, *given, self.n_steps, columns)
-            tangents = tangents.nan_to_num(nan=0.0).clamp(-STEEPEST, STEEPEST)
+            tangents.nan_to_num_(nan=0.0).clamp_(-STEEPEST, STEEPEST)
             root = self.roots[some]
             missed = root * (windows.targets[some] - states)
-            tangents, last = tangents * root.unsqueeze(-1), tangents[:, -1]
+            last = tangents[:, -1].clone()
+            tangents *= root.unsqueeze(-1)
             flat, left = tangents.flatten(1, 2), missed.flatten(1).unsqueeze(-1)
             own[some] += flat[..., :d].mT @ flat[..., :d]
             cross[some] += flat[..., :d].mT @ flat[..., d:]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from sklearn.base import clone
 
 import skode._law_choice
@@ -391,3 +393,67 @@ def test_an_expansion_must_be_clearly_better(lorenz, monkeypatch):
         monkeypatch.setattr(skode._law_choice, "search_law", lambda *_, offered=offered: offered)
         monkeypatch.setattr(skode._law_choice, "best_start_errors", lambda *_, errors=errors: next(errors))
         assert (law_instead(setup, trained, reading.specification) is not None) == taken
+
+
+def infections(noise):
+    """Susceptible, infected and recovered; the infected peak between two observations."""
+
+    def slope(_, x):
+        s, i, r = x
+        return [0.05 - 1.5 * s * i - 0.05 * s, 1.5 * s * i - 0.45 * i, 0.4 * i - 0.05 * r]
+
+    draw = np.random.default_rng(0)
+    times = [np.concatenate([[0], np.sort(draw.uniform(0, 20, 24))]) for _ in range(20)]
+    clean = [
+        solve_ivp(slope, (0, 20), draw.uniform(0.1, 2.0, 3), t_eval=t, rtol=1e-8, atol=1e-8, method="LSODA").y.T
+        for t in times
+    ]
+    sd = np.concatenate(clean).std(axis=0)
+    return [x + noise * sd * draw.normal(size=x.shape) for x in clean], times
+
+
+def test_a_peak_between_observations_is_not_astray():
+    states, times = infections(0.02)
+    X, y, groups = from_trajectories(states, times)
+    model = SparseNODERegressorCV(**QUICK).fit(X, y, groups=groups)
+    field, scales = model._fitted.field, model._fitted.scales
+    assert isinstance(field, PolynomialField)
+    np.testing.assert_array_equal(model.dependency_matrix_ > 0, [[1, 1, 0], [1, 1, 0], [0, 1, 1]])
+    np.testing.assert_allclose(field.low, -scales.state_mean / scales.state_sd)  # no product of less than none
+    none = np.array([[1.0, -0.1, 0.0]])  # noise in the start
+    later = model.simulate(none, np.linspace(0, 20, 5))[0]
+    assert (later[1:, 1] > -0.1).all() and abs(later[-1, 1]) < 0.01
+
+
+def test_a_law_with_products_of_three_must_hold_between_the_data():
+    """dx/dt = -x + x^2 y, dy/dt = -y: harmless where one of both is small."""
+    draw = np.random.default_rng(0)
+    starts = np.array([[3.0, 0.2], [0.2, 3.0]])[np.arange(16) % 2] * draw.uniform(0.9, 1.1, (16, 2))
+    times = np.linspace(0, 3, 16)
+    states = [
+        solve_ivp(lambda _, x: [-x[0] + x[0] ** 2 * x[1], -x[1]], (0, 3), x0, t_eval=times, rtol=1e-8).y.T
+        for x0 in starts
+    ]
+    X, y, groups = from_trajectories(states, [times] * 16)
+    reading = SparseNODERegressorCV(**QUICK)._read(X, y, None, groups, None)
+    setup = set_up(reading.trajectories, reading.specification, None)
+    scales = setup.prepared.scales
+    rate = scales.rate * scales.state_sd / scales.time_unit
+    units = {"gain": tuple(scales.state_sd), "shift": tuple(scales.state_mean)}
+
+    def field_of(coefficients):
+        field = PolynomialField(2, 2, (), "tanh", (0, 1), terms=((0,), (1,), (0, 0, 1)), **units)
+        weights = {"C": torch.as_tensor(np.array(coefficients) / rate[:, None]).unsqueeze(0)}
+        return SimpleNamespace(field=field, weights=weights)
+
+    true, relaxing = field_of([[-1.0, 0.0, 1.0], [0.0, -1.0, 0.0]]), field_of([[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    assert skode._law_choice._astray(true, relaxing, setup)  # a start of x and of y makes x grow without end
+    assert not skode._law_choice._astray(true, true, setup)  # no more often than what it is compared with
+    assert not skode._law_choice._astray(relaxing, relaxing, setup)
+
+
+def test_networks_are_not_asked_how_sure_they_are_where_a_law_stands(lorenz, model, monkeypatch):
+    monkeypatch.setattr(skode._selection, "edge_confidence", lambda *_: pytest.fail("asked"))
+    X, y, groups = table_of(lorenz)
+    again = SparseNODERegressorCV(**QUICK).fit(X, y, groups=groups)
+    np.testing.assert_array_equal(again.confidence_, model.confidence_)

@@ -242,12 +242,14 @@ ALLOWED: dict[str, set[str]] = {
     "skode._law_choice": TYPES
     | PARTS
     | {
+        "skode._amounts",
         "skode._best_starts",
         "skode._confidence",
         "skode._fit",
         "skode._fitted",
         "skode._laws",
         "skode._predict",
+        "skode._prepared",
         "skode._reach",
         "skode._scales",
         "skode._train",

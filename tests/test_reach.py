@@ -24,7 +24,7 @@ from skode._problem import forecasts
 from skode._trajectories import as_trajectories
 from skode.datasets import load_mocap, make_dense_linear
 from skode.exceptions import DivergedPredictionWarning
-from skode.fields import HeldField
+from skode.fields import HeldField, PolynomialField
 
 SMALL = {"hidden_layer_sizes": (4,), "max_iter": 60, "dtype": "float64", "device": "cpu"}
 FLOAT64 = torch.zeros(0, dtype=torch.float64)
@@ -113,6 +113,27 @@ def test_a_linear_field_strays_where_it_grows_out_of_the_box(rate, strays):
     box = data_box_of(windows, scales)
     ends = [scales.standard_states(x[:1] * math.exp(rate * 29.0))[0] for x in states]
     assert seen.strays == sum(bool(((end < box[0]) | (end > box[1])).any()) for end in ends) > 0
+
+
+def test_what_comes_back_into_the_box_is_not_lost():
+    """A rotation whose data lie on one half of a circle: between two observations it goes round the other."""
+    times = np.concatenate([first + np.linspace(0, 0.75, 13) for first in (0.0, 2.0)]) * math.pi
+    states = [r * np.column_stack([np.cos(times), np.sin(times)]) for r in (1.0, 1.2)]
+    found, specification = read(states, times)
+    prepared = set_up(found, specification, None).prepared
+    scales = prepared.scales
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]]) / (scales.rate * scales.state_sd / scales.time_unit)[:, None]
+
+    def seen(speed, back):
+        units = {"gain": tuple(scales.state_sd), "shift": tuple(scales.state_mean)}
+        field = PolynomialField(2, 2, (), "tanh", (0, 1), terms=((0,), (1,)), **units)
+        weights = {"C": torch.as_tensor(speed * turn).unsqueeze(0)}
+        windows = forecasts(prepared, 80, FLOAT64)
+        return module.forecast(Dynamics(field, scales, False), weights, windows, prepared, 0.02, back=back)
+
+    assert seen(1.0, False).strays == 2 and seen(1.0, False).error > 0.3
+    assert seen(1.0, True).strays == 0 and seen(1.0, True).error < 1e-2
+    assert seen(0.6, True).strays == 2  # below at the end
 
 
 def test_the_box_holds_all_data_and_half_as_much_again():

@@ -178,3 +178,51 @@ def test_a_law_that_runs_away_is_bad_and_finite():
     shooting, wild = shooting_of(windows), torch.full((2, len(field.terms)), 40.0, dtype=torch.float64)
     fit = shooting.fit(field, Fit(wild, windows.start), n_iter=3)
     assert np.isfinite(fit.squares) and torch.isfinite(fit.coefficients).all() and torch.isfinite(fit.start).all()
+
+
+def test_noise_is_what_a_law_leaves_of_every_target_and_no_less_than_the_least():
+    field = field_of()
+    windows, coefficients = windows_of(), oscillator(field)
+    shooting = shooting_of(windows)
+    solved, _ = solve_law(field, coefficients, RATE, windows.start, windows, shooting.n_steps)
+    weights = (windows.weights > 0).double()
+    noise = torch.as_tensor(np.random.default_rng(4).normal(size=solved.shape)) * torch.tensor([0.3, 1e-4])
+    shooting = replace(shooting, windows=windows._replace(targets=solved + noise, weights=weights))
+    fit = Fit(coefficients, windows.start)
+    counted = (shooting.roots > 0).double()
+    root_mean_square = ((noise**2 * counted).sum((0, 1)) / counted.sum((0, 1))).sqrt()
+    found = shooting.reweighted(field, fit, 1e-3)
+    torch.testing.assert_close(found.sd, torch.stack([root_mean_square[0], torch.tensor(1e-3, dtype=torch.float64)]))
+
+
+@pytest.mark.parametrize("least", [1e-9, 0.5])
+def test_the_mean_logarithm_of_squares_does_not_ask_how_targets_are_weighed(least):
+    field = field_of()
+    windows, coefficients = windows_of(), oscillator(field)
+    windows = windows._replace(weights=(windows.weights > 0).double())
+    shooting, fit = shooting_of(windows), Fit(coefficients, windows.start)
+    errors, jumps = shooting.errors(field, fit)
+    count = (shooting.roots > 0).sum((0, 1))
+    squares = ((errors**2).sum((0, 1)) + (jumps**2).sum(0)) * shooting.sd**2 / count
+    expected = float((count * squares.clamp_min(least**2).log()).sum() / count.sum())
+    assert shooting.mean_log_square(field, fit, least) == pytest.approx(expected)
+    untied = replace(shooting, windows=windows._replace(after=torch.full_like(windows.after, -1)))
+    other = replace(untied, sd=untied.sd * torch.tensor([7.0, 0.2], dtype=torch.float64))
+    assert other.mean_log_square(field, fit, least) == pytest.approx(untied.mean_log_square(field, fit, least))
+
+
+def test_times_at_the_ends_of_steps_and_between_them_are_answered_alike():
+    field = field_of()
+    windows, coefficients = windows_of(after=(1, -1)), oscillator(field)
+    columns = coefficients.nonzero()
+    n = windows.times.shape[1]
+    even = windows._replace(times=windows.times[:, -1:] * torch.linspace(0, 1, n, dtype=torch.float64))
+    for some in (windows, even):
+        given = coefficients, RATE, some.start, some
+        coarse, fine = (solve_law(field, *given, k * (n - 1), columns) for k in (8, 40))
+        for a, b in zip(coarse, fine, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
+    torch.testing.assert_close(coarse[0][:, 0], windows.start)
+    eye = torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
+    torch.testing.assert_close(coarse[1][:, 0, :, :2], eye)
+    assert not coarse[1][:, 0, :, 2:].any()

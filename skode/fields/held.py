@@ -69,9 +69,12 @@ class BoundHeld(ByAutograd):
 
 
 def hold(field: AbstractField, low: FloatArray, high: FloatArray) -> AbstractField:
-    """A field of networks or monomials, its products held between two edges (source,); other fields as they are."""
+    """A field of networks or monomials, its products held between two edges (source,).
+
+    Other fields are left as they are, and monomials that are held already.
+    """
     if isinstance(field, PolynomialField):
-        return replace(field, low=tuple(low.tolist()), high=tuple(high.tolist()))
+        return field if field.low else replace(field, low=tuple(low.tolist()), high=tuple(high.tolist()))
     if not (type(field) is PerTargetField and field.n_bilinear):
         return field
     return HeldField(**vars(field), low=tuple(low.tolist()), high=tuple(high.tolist()))
