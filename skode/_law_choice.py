@@ -17,10 +17,10 @@ from skode._predict import choose_step
 from skode._prepared import Prepared
 from skode._problem import forecasts, in_double
 from skode._reach import HORIZON, Forecasts, forecast
-from skode._scales import near_box
+from skode._scales import BOX, WIDER, near_box
 from skode._train import StageReport, Trained
 from skode._typing import FloatArray
-from skode.fields import AbstractField, hold
+from skode.fields import AbstractField, PolynomialField, hold
 from skode.objectives import Windows
 
 FEW = 2
@@ -84,11 +84,10 @@ def law_instead(setup: SetUp, networks: Trained, spec: Specification) -> Law | N
 
 def _asked(law: Law) -> float:
     """Standard errors by which held-out windows must be nearer to a law than to networks."""
-    degree = _degree(law)
     n_targets = int(law.fit.coefficients.ne(0).any(dim=1).sum())
-    if degree > 1 and law.share > SPARSE and law.n_terms > FEW * n_targets:
+    if law.degree > 1 and law.share > SPARSE and law.n_terms > FEW * n_targets:
         return EVIDENCE
-    return CUBIC if degree > 2 else WORSE
+    return CUBIC if law.degree > 2 else WORSE
 
 
 def _astray(law: Law, networks: Trained, setup: SetUp) -> bool:
@@ -112,21 +111,19 @@ def _astray(law: Law, networks: Trained, setup: SetUp) -> bool:
     own = judged(law, windows)
     if own.strays > 0 and own.error > WORST * judged(networks, windows).error:
         return True
-    strays = judged(law, unseen).strays if _degree(law) > 2 else 0
+    strays = judged(law, unseen).strays if law.degree > 2 else 0
     return strays > 0 and strays > judged(networks, unseen).strays
 
 
-def _degree(law: Law) -> int:
-    """Most factors of any term."""
-    return max(map(len, law.field.terms), default=0)
-
-
 def _held(field: AbstractField, prepared: Prepared) -> AbstractField:
-    """Products read sources near the data alone, and amounts no less than none.
+    """Products of networks, and those of three, read sources near the data alone; other laws are believed beyond.
 
-    Noise puts the start of what is rare below zero, where an infection that feeds on itself would grow the wrong way.
+    Cycles of Lotka and Volterra go as far as they start. Amounts are no less than none: noise puts the start of what is
+    rare below zero, where an infection that feeds on itself would grow the wrong way.
     """
-    low, high = near_box(prepared.scales, field.n_sources)
+    if not isinstance(field, PolynomialField):
+        return hold(field, *near_box(prepared.scales, field.n_sources))
+    low, high = near_box(prepared.scales, field.n_sources, WIDER if field.degree > 2 else BOX)
     if are_amounts(prepared):
         amounts = amounts_of(prepared)
         low = np.maximum(low, -amounts.shift / amounts.gain)

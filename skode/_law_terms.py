@@ -11,6 +11,7 @@ import torch
 from skode._fit import SetUp, Specification
 from skode._typing import BoolArray, Weights
 from skode.fields import AbstractField, PolynomialField, monomials
+from skode.objectives import Rows
 
 FAR = 10.0
 """Standard deviations from zero from which on data know nothing of it: monomials are about their mean then."""
@@ -71,24 +72,40 @@ def distilled(candidates: Candidates, teacher: Teacher, knots: torch.Tensor) -> 
     -------
     tensor  # (target, term)
     """
-    field, columns = candidates.field, candidates.columns
     with torch.no_grad():
-        values, slopes = field.values(knots[0]), teacher.field.bind(teacher.weights).evaluate(knots).slopes[0]
-    centre, level = values.mean(dim=0), slopes.mean(dim=0)
-    unit = values - centre
-    size = unit.square().sum(0).sqrt()
-    bare = size <= STILL * values.square().sum(0).sqrt()  # the constant
-    unit, size = torch.where(bare, 0.0, unit / size), torch.where(bare, 1.0, size)
+        slopes = teacher.field.bind(teacher.weights).evaluate(knots).slopes[0]
+    values = candidates.field.values(knots[0])
+    out = _least_squares(candidates, values, slopes, torch.ones_like(slopes))
+    targets = sorted(set(candidates.columns[:, 0].tolist()))
+    left = (slopes - values @ out.mT).square().mean(dim=0)[targets]
+    return out if bool((left <= UNLIKE**2 * slopes.square().mean(dim=0)[targets]).all()) else None
+
+
+def matched(candidates: Candidates, rows: Rows) -> torch.Tensor:
+    """Least squares of monomials to the mean slopes over intervals, along smoothed paths.  # (target, term)"""
+    values = candidates.field.values(rows.sources.double())  # (row, node, term)
+    means = (values * rows.quadrature.double().unsqueeze(-1)).sum(dim=1)
+    return _least_squares(candidates, means, rows.slopes.double(), rows.weights.double())
+
+
+def _least_squares(
+    candidates: Candidates, values: torch.Tensor, slopes: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Coefficients (target, term) of values (sample, term) to slopes and weights (sample, target)."""
+    field, columns = candidates.field, candidates.columns
     out = values.new_zeros(field.n_targets, len(field.terms))
     for target in sorted(set(columns[:, 0].tolist())):
         mine = columns[columns[:, 0] == target, 1]
-        some = unit[:, mine]
-        gram = some.mT @ some + RIDGE * torch.eye(len(mine), dtype=some.dtype, device=some.device)
-        out[target, mine] = torch.linalg.solve(gram, some.mT @ (slopes[:, target] - level[target])) / size[mine]
-        out[target, field.terms.index(())] = level[target] - out[target, mine] @ centre[mine]
-        left = (slopes[:, target] - values @ out[target]).square().mean()
-        if not bool(left <= UNLIKE**2 * slopes[:, target].square().mean()):
-            return None
+        share = weights[:, target] / weights[:, target].sum().clamp_min(1e-30)
+        root, some, slope = share.sqrt(), values[:, mine], slopes[:, target]
+        centre, level = share @ some, share @ slope
+        unit = root[:, None] * (some - centre)
+        size = unit.square().sum(0).sqrt()
+        bare = size <= STILL * (share @ some.square()).sqrt()  # the constant
+        unit, size = torch.where(bare, 0.0, unit / size), torch.where(bare, 1.0, size)
+        gram = unit.mT @ unit + RIDGE * torch.eye(len(mine), dtype=unit.dtype, device=unit.device)
+        out[target, mine] = torch.linalg.solve(gram, unit.mT @ (root * (slope - level))) / size
+        out[target, field.terms.index(())] = level - out[target, mine] @ centre
     return out
 
 

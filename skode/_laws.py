@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from skode._best_starts import best_start_errors, z_score
-from skode._capacity import can_decide, forecast_errors
+from skode._capacity import can_decide
 from skode._dynamics import Dynamics, tensor
 from skode._fit import WINDOW, SetUp, Specification, starts_of
-from skode._law_terms import Candidates, Teacher, candidates_of, distilled
+from skode._law_terms import Candidates, Teacher, candidates_of, distilled, matched
 from skode._law_windows import (
     FINEST,
     LEAST_NOISE,
@@ -24,7 +24,7 @@ from skode._law_windows import (
     shooting_of,
     thinned,
 )
-from skode._problem import forecasts
+from skode._problem import forecasts, in_double
 from skode._shooting import LOST, Fit, Shooting
 from skode._term_search import TermSearch, criterion
 from skode._typing import BoolArray, Weights
@@ -64,7 +64,6 @@ class Law(NamedTuple):
     shooting: Shooting
     fit: Fit
     criterion: float  # per observation
-    error: float  # of forecasts of held-out windows
     n_offered: int  # terms that were on offer, prior knowledge apart
     n_iter: int
     seconds: float
@@ -73,6 +72,11 @@ class Law(NamedTuple):
     def n_terms(self) -> int:
         """Terms of all targets."""
         return int((self.fit.coefficients != 0).sum())
+
+    @property
+    def degree(self) -> int:
+        """Most factors of any term."""
+        return self.field.degree
 
     @property
     def share(self) -> float:
@@ -130,9 +134,9 @@ def search_law(setup: SetUp, field: AbstractField, weights: Weights, spec: Speci
             continue
         every = candidates_of(np.ones_like(opened), degree, setup, spec, MOST_WIDE) if degree <= WIDE_DEGREE else None
         if every is not None and len(every.columns) > len(candidates.columns) and law.share <= SPARSE:
-            law = _wider(law, every, setup)
+            law = _wider(law, every)
         lower = best is None or law.criterion < best.criterion - MARGIN / shooting.n_data
-        best = law if lower and (best is None or law.error <= best.error) else best
+        best = law if lower and (best is None or _as_near(law, best, setup)) else best
     return None if best is None else best._replace(seconds=time.perf_counter() - began)
 
 
@@ -149,25 +153,19 @@ def settled(law: Law, setup: SetUp, spec: Specification) -> Law:
 def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teacher) -> Law | None:
     """Fit all candidates, choose among them, and fit those.
 
-    None where these monomials are far from the teacher, follow the data less well or lose too many windows.
+    None where these monomials follow the data less well than the teacher or lose too many windows. Products that the
+    teacher's slopes do not suit, or that solutions are lost with from there, begin once more at the slopes of the
+    smoothed paths: networks may be what is wrong.
     """
-    field, scales = candidates.field, setup.prepared.scales
-    begin = distilled(candidates, teacher, setup.problem.knots.double())
-    if begin is None:
-        return None
     shooting = as_many_as_pay(replace(shooting, tie=LOOSE), len(candidates.columns))
-    shooting, fit = _followed(field, shooting, Fit(begin, shooting.windows.start))
-    law, weights = Dynamics(field, scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
-    shooting = shooting.reweighted(field, fit, LEAST_NOISE)
-    n_steps = n_steps_for(law, weights, shooting.windows.select(shooting.used), shooting.sd, setup)
-    shooting = replace(shooting, tie=TIED, n_steps=n_steps)
-    some, other = evenly(shooting.windows, MOST_SOLVED), Dynamics(teacher.field, scales, time_dependent=False)
-    ours, theirs = (
-        best_start_errors(one, of, some, shooting.sd, n_steps) for one, of in ((law, weights), (other, teacher.weights))
-    )
-    if shooting.n_lost > shooting.n_data or z_score(ours, theirs) < WORSE:
+    begin = distilled(candidates, teacher, setup.problem.knots.double())
+    full = None if begin is None else _full(setup, shooting, candidates, teacher, begin)
+    if candidates.field.degree > 1 and (full is None or full.score < 0.0):
+        again = _full(setup, shooting, candidates, teacher, matched(candidates, setup.problem.rows))
+        full = again if full is None or again.score > full.score else full
+    if full is None or full.shooting.n_lost > full.shooting.n_data or full.score < WORSE:
         return None
-    best: Chosen | None = None
+    shooting, fit, best = full.shooting, full.fit, None
     for round_ in range(1, ROUNDS + 1):
         now = _choose(candidates, shooting, fit, first=round_ == 1)
         if now is None or (best is not None and now.criterion >= best.criterion - 1e-9):
@@ -175,23 +173,58 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
         best, fit, before = now, now.fit, fit
         if bool(((fit.coefficients != 0) == (before.coefficients != 0)).all()):
             break
-    return None if best is None else _as_law(candidates, shooting, best, candidates.n_offered, round_, setup)
+    return None if best is None else _as_law(candidates, shooting, best, candidates.n_offered, round_)
 
 
-def _as_law(
-    candidates: Candidates, shooting: Shooting, chosen: Chosen, n_offered: int, n_iter: int, setup: SetUp
-) -> Law:
+class Full(NamedTuple):
+    """All monomials, fitted."""
+
+    shooting: Shooting  # in which their noise is that of the observations
+    fit: Fit
+    score: float  # standard errors by which windows are nearer to them than to the teacher
+
+
+def _full(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teacher, begin: torch.Tensor) -> Full:
+    """Fit all candidates from given coefficients."""
+    field, scales = candidates.field, setup.prepared.scales
+    shooting, fit = _followed(field, shooting, Fit(begin, shooting.windows.start))
+    shooting = shooting.reweighted(field, fit, LEAST_NOISE)
+    law, weights = Dynamics(field, scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
+    n_steps = n_steps_for(law, weights, shooting.windows.select(shooting.used), shooting.sd, setup)
+    some, other = evenly(shooting.windows, MOST_SOLVED), Dynamics(teacher.field, scales, time_dependent=False)
+    ours, theirs = (
+        best_start_errors(one, of, some, shooting.sd, n_steps) for one, of in ((law, weights), (other, teacher.weights))
+    )
+    return Full(replace(shooting, tie=TIED, n_steps=n_steps), fit, z_score(ours, theirs))
+
+
+def _as_law(candidates: Candidates, shooting: Shooting, chosen: Chosen, n_offered: int, n_iter: int) -> Law:
     """What was chosen, without the terms that no target has."""
     coefficients = chosen.fit.coefficients
     used = coefficients.ne(0.0).any(dim=0)
     fit = chosen.fit._replace(coefficients=coefficients[:, used])
     field, weights = candidates.field.only(used), {"C": fit.coefficients.unsqueeze(0)}
-    law = Dynamics(field, setup.prepared.scales, time_dependent=False)
-    error = float(forecast_errors(law, weights, setup.problem).mean())
-    return Law(field, weights, shooting, fit, chosen.criterion, error, n_offered, n_iter, 0.0)
+    return Law(field, weights, shooting, fit, chosen.criterion, n_offered, n_iter, 0.0)
 
 
-def _wider(law: Law, candidates: Candidates, setup: SetUp) -> Law:
+def _as_near(law: Law, than: Law, setup: SetUp) -> bool:
+    """Whether windows that are held out are no farther from a law than from another."""
+    assert setup.problem.held_windows is not None
+    held, sd = in_double(setup.problem.held_windows), law.shooting.sd
+    ours, theirs = (
+        best_start_errors(
+            Dynamics(one.field, setup.prepared.scales, time_dependent=False),
+            one.weights,
+            held,
+            sd,
+            law.shooting.n_steps,
+        )
+        for one in (law, than)
+    )
+    return z_score(ours, theirs) >= 0.0
+
+
+def _wider(law: Law, candidates: Candidates) -> Law:
     """Choose once more among terms of all sources, about a law that was chosen among those of some."""
     begin = law.fit._replace(coefficients=_spread(law, candidates))
     before = best = _judged(candidates, law.shooting, begin)
@@ -203,7 +236,7 @@ def _wider(law: Law, candidates: Candidates, setup: SetUp) -> Law:
         best, rounds = now, rounds + 1
     if best is before:
         return law
-    found = _as_law(candidates, law.shooting, best, law.n_offered, law.n_iter + rounds, setup)
+    found = _as_law(candidates, law.shooting, best, law.n_offered, law.n_iter + rounds)
     return found._replace(criterion=law.criterion + best.criterion - before.criterion)
 
 

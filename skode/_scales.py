@@ -103,8 +103,8 @@ def widened_box(scales: Scales, times: float = BOX) -> FloatArray:
     return np.stack([centre - reach, centre + reach])
 
 
-def near_box(scales: Scales, n_sources: int) -> FloatArray:
-    """Edges of the training box widened by half, in standard units; none but for moving states.  # (2, source)"""
+def near_box(scales: Scales, n_sources: int, times: float = WIDER) -> FloatArray:
+    """Edges of the training box, widened, in standard units; none but for moving states.  # (2, source)"""
     edges = np.tile(np.array([[-np.inf], [np.inf]]), n_sources)
-    edges[:, : len(scales.low)] = widened_box(scales, WIDER)
+    edges[:, : len(scales.low)] = widened_box(scales, times)
     return edges

@@ -22,13 +22,14 @@ from skode._dynamics import Dynamics
 from skode._equations import equations
 from skode._fit import set_up
 from skode._law_choice import law_confidence, law_instead
-from skode._law_terms import candidates_of
+from skode._law_terms import candidates_of, matched
 from skode._law_windows import shooting_of, thinned
 from skode._laws import search_law, settled
 from skode._problem import in_double
+from skode._scales import widened_box
 from skode._shooting import Fit
 from skode._train import Trained
-from skode.datasets import make_hill_network, make_independent_decays, make_lorenz63
+from skode.datasets import make_hill_network, make_independent_decays, make_lorenz63, make_lotka_volterra
 from skode.fields import AbstractField, PolynomialField
 
 QUICK = {"max_iter": 300, "n_alphas": 4, "cv": 3, "random_state": 0, "device": "cpu"}
@@ -338,9 +339,9 @@ def test_an_edge_that_networks_have_missed_is_found_among_terms_of_all_sources(l
     less = law._replace(fit=fit, weights={"C": fit.coefficients.unsqueeze(0)})
     assert not less.support()[1, 1]
     every = candidates_of(np.ones((3, 3), dtype=bool), 2, setup, reading.specification, 500)
-    found = skode._laws._wider(less, every, setup)
+    found = skode._laws._wider(less, every)
     assert terms_of(found) == LORENZ and found.criterion < less.criterion and found.share == pytest.approx(7 / 30)
-    assert skode._laws._wider(law, every, setup) is law  # nothing is missing there
+    assert skode._laws._wider(law, every) is law  # nothing is missing there
 
 
 def test_of_many_windows_whole_runs_are_read(lorenz):
@@ -425,6 +426,48 @@ def test_a_peak_between_observations_is_not_astray():
     assert (later[1:, 1] > -0.1).all() and abs(later[-1, 1]) < 0.01
 
 
+def test_laws_are_believed_beyond_the_data_but_not_products_of_three(lorenz, model):
+    data = make_lotka_volterra(20, 30, noise=0.02, random_state=1)
+    X, y, groups = table_of(data)
+    cycles = SparseNODERegressorCV(**QUICK).fit(X, y, groups=groups)
+    assert isinstance(cycles._fitted.field, PolynomialField)
+    most = np.concatenate(data.states).max(axis=0)
+    start = np.array([[1.5 * most[0], 1.5 * most[1]]])
+    times = np.linspace(0, data.times[0][-1], 40)
+    true = solve_ivp(
+        lambda t, x: data.slope(t, x[None], None)[0], (0, times[-1]), start[0], t_eval=times, rtol=1e-9
+    ).y.T
+    found = cycles.simulate(start, times)[0]
+    assert true.max() > 2.0 * most.max()
+    assert np.sqrt(np.mean((found - true) ** 2)) < 0.1 * true.std()
+    scales, field = model._fitted.scales, replace(model._fitted.field, low=(), high=())
+    cubic = replace(field, terms=(*field.terms[:-1], (0, 0, 0)))
+    prepared = read(lorenz)[1].prepared
+    for one, times_wider in ((field, 10.0), (cubic, 1.5)):
+        edges = skode._law_choice._held(one, prepared)
+        np.testing.assert_allclose([edges.low, edges.high], widened_box(scales, times_wider))
+
+
+def test_networks_that_are_far_off_are_no_teachers(lorenz):
+    reading, setup = read(lorenz)
+    field, weights = exact_field(lorenz, setup.prepared.scales, off=-1.9)  # backwards in time
+    law = search_law(setup, field, weights, reading.specification)
+    assert terms_of(law) == LORENZ
+
+
+def test_monomials_are_matched_to_the_slopes_of_paths(lorenz):
+    reading, setup = read(lorenz)
+    candidates = candidates_of(np.ones((3, 3), dtype=bool), 2, setup, reading.specification, 500)
+    rows = setup.problem.rows
+    means = (candidates.field.values(rows.sources.double()) * rows.quadrature.double()[..., None]).sum(1).numpy()
+    found = matched(candidates, rows)
+    for target in range(3):
+        weights = np.sqrt(rows.weights[:, target].double().numpy())
+        expected = np.linalg.lstsq(means * weights[:, None], rows.slopes[:, target].double().numpy() * weights)[0]
+        got = means @ found[target].numpy()
+        np.testing.assert_allclose(got, means @ expected, atol=1e-3 * np.abs(got).max())
+
+
 def test_a_law_with_products_of_three_must_hold_between_the_data():
     """dx/dt = -x + x^2 y, dy/dt = -y: harmless where one of both is small."""
     draw = np.random.default_rng(0)
@@ -444,7 +487,7 @@ def test_a_law_with_products_of_three_must_hold_between_the_data():
     def field_of(coefficients):
         field = PolynomialField(2, 2, (), "tanh", (0, 1), terms=((0,), (1,), (0, 0, 1)), **units)
         weights = {"C": torch.as_tensor(np.array(coefficients) / rate[:, None]).unsqueeze(0)}
-        return SimpleNamespace(field=field, weights=weights)
+        return SimpleNamespace(field=field, weights=weights, degree=3)
 
     true, relaxing = field_of([[-1.0, 0.0, 1.0], [0.0, -1.0, 0.0]]), field_of([[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
     assert skode._law_choice._astray(true, relaxing, setup)  # a start of x and of y makes x grow without end

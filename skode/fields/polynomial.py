@@ -66,10 +66,15 @@ class PolynomialField(AbstractField):
     def entries(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def degree(self) -> int:
+        """Most factors of any monomial."""
+        return max(map(len, self.terms), default=0)
+
     @cached_property
     def table(self) -> IntArray:
         """Places among ``read`` sources that every monomial multiplies.  # (factor, term)"""
-        degree, one = max((len(term) for term in self.terms), default=1) or 1, self.n_sources
+        degree, one = max(self.degree, 1), self.n_sources
         rows = []
         for term in self.terms:
             places = term if len(term) < 2 else tuple(one + 1 + source for source in term)
