@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from skode._capacity import can_decide
 from skode._curve_fits import STEPS
 from skode._curve_folds import better_on_folds
 from skode._curves import Curves, search_curves, window_errors
-from skode._finish import finish
 from skode._fit import SetUp, Specification, calm_model
 from skode._fitted import Fitted
 from skode._fold_products import Part
@@ -24,7 +23,7 @@ from skode._typing import Weights
 
 def curves_instead(
     setup: SetUp,
-    start: Weights,
+    networks: Callable[[], Trained],
     mask: Weights,
     folds: Sequence[Part],
     spec: Specification,
@@ -40,8 +39,8 @@ def curves_instead(
     ----------
     setup : SetUp
         Of a field with one network per target.
-    start : dict of tensors  # (1, ...)
-        Weights from which networks go on.
+    networks : callable
+        What the solver makes of the networks.
     mask : dict of tensors  # (1, ...)
         1 where a weight of the networks may differ from zero.
     folds : sequence of pairs of Trajectories
@@ -63,8 +62,8 @@ def curves_instead(
     if not better_on_folds(curves, mask, folds, spec, seed, steady):
         return None
     if can_decide(problem):
-        networks = finish(dynamics, problem, start, mask, spec, seed, folds=folds, steady=steady)
-        theirs = window_errors(dynamics, networks.field, networks.weights, problem)
+        finished = networks()
+        theirs = window_errors(dynamics, finished.field, finished.weights, problem)
         if float(theirs.mean()) < float(curves.errors.mean()):
             return None
     spec.report(curve_report(curves).line("curves"))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
-from skode._amounts import amounts_of, are_amounts
-from skode._best_starts import best_start_errors, z_score
 from skode._capacity import EVIDENCE
 from skode._confidence import probability
 from skode._dynamics import Dynamics
 from skode._fit import SetUp, Specification, calm_model
 from skode._fitted import Fitted
+from skode._law_windows import nearer
 from skode._laws import SPARSE, WORSE, Law, search_law, settled
 from skode._predict import choose_step
 from skode._prepared import Prepared
@@ -19,7 +21,7 @@ from skode._problem import forecasts, in_double
 from skode._reach import HORIZON, Forecasts, forecast
 from skode._scales import BOX, WIDER, near_box
 from skode._train import StageReport, Trained
-from skode._typing import FloatArray
+from skode._typing import FloatArray, Weights
 from skode.fields import AbstractField, PolynomialField, hold
 from skode.objectives import Windows
 
@@ -32,6 +34,11 @@ WORST = 1.25
 """Errors of a law's forecasts of the training data, in those of the networks, from which on it goes astray. Where noise
 throws starts out of a basin that is small, those of true laws were 1.0 to 1.1 times as large; of one that was broken by
 the last fit 2.3 times."""
+BELOW, LARGE_NOISE = 4.0, 0.2
+"""Standard deviations of the noise by which an amount may lie below zero, and those of the state from which on noise
+does not let tell."""
+FEWEST_MIXED = 40
+"""Windows from unseen starts."""
 WINDOWS = 2
 """Windows that are one piece of evidence: ten intervals of well sampled paths, as everywhere."""
 
@@ -56,24 +63,15 @@ def law_instead(setup: SetUp, networks: Trained, spec: Specification) -> Law | N
     -------
     Law or None
     """
-    prepared, _, problem = setup
+    problem = setup.problem
     law = search_law(setup, networks.field, networks.weights, spec)
     if law is None or problem.held_windows is None:
         return None
     if spec.rules is not None and bool((spec.rules.required & ~law.support()).any()):
         return None
-    held, shooting = in_double(problem.held_windows), law.shooting
-    ours, theirs = (
-        best_start_errors(
-            Dynamics(one.field, prepared.scales, time_dependent=False),
-            {name: value.double() for name, value in one.weights.items()},
-            held,
-            shooting.sd,
-            shooting.n_steps,
-        )
-        for one in (law, networks)
-    )
-    if z_score(ours, theirs) < _asked(law):
+    theirs = networks.field, {name: value.double() for name, value in networks.weights.items()}
+    held = in_double(problem.held_windows)
+    if nearer((law.field, law.weights), theirs, held, law.shooting.sd, setup) < _asked(law):
         return None
     law = settled(law, setup, spec)
     if _astray(law, networks, setup):
@@ -94,39 +92,62 @@ def _astray(law: Law, networks: Trained, setup: SetUp) -> bool:
     """Whether forecasts of the training data leave their range, and err more than those of the networks for that.
 
     That they leave it is no fault by itself: noise in a start may throw a state to where the true law leads away too.
-    A law with products of three must not leave it more often than networks from starts either that nobody saw, of every
-    state that of another window: phase oscillators, whose sines such products follow, were lost between the data.
+    A law with products of three must not leave it more often than networks from unseen starts either, every state of
+    which is that of another observation: phase oscillators, whose sines they follow, were lost between the data.
     """
     prepared, problem = setup.prepared, setup.problem
     windows = forecasts(prepared, HORIZON, problem.knots.double())
-    mixed = np.random.default_rng(0).permuted(windows.start.cpu().numpy(), axis=0)
-    unseen = windows._replace(start=torch.as_tensor(mixed, device=windows.start.device))
-
-    def judged(one: Law | Trained, windows: Windows) -> Forecasts:
-        dynamics = Dynamics(_held(one.field, prepared), prepared.scales, False)
-        weights = {name: value.double() for name, value in one.weights.items()}
-        step = choose_step(dynamics, weights, problem)
-        return forecast(dynamics, weights, windows, prepared, step, back=True)
-
-    own = judged(law, windows)
-    if own.strays > 0 and own.error > WORST * judged(networks, windows).error:
+    own = _Forecaster.of(law, setup)
+    seen, theirs = own(windows), partial(_Forecaster.of, networks, setup)
+    if seen.strays > 0 and seen.error > WORST * theirs()(windows).error:
         return True
-    strays = judged(law, unseen).strays if law.degree > 2 else 0
-    return strays > 0 and strays > judged(networks, unseen).strays
+    unseen = _mixed(windows, problem.knots[0])
+    strays = own(unseen).strays if law.degree > 2 else 0
+    return strays > 0 and strays > theirs()(unseen).strays
+
+
+class _Forecaster(NamedTuple):
+    """A field as predictions use it."""
+
+    dynamics: Dynamics
+    weights: Weights
+    step: float
+    prepared: Prepared
+
+    @classmethod
+    def of(cls, one: Law | Trained, setup: SetUp) -> _Forecaster:
+        """Of a law or of networks."""
+        dynamics = Dynamics(_held(one.field, setup.prepared), setup.prepared.scales, time_dependent=False)
+        weights = {name: value.double() for name, value in one.weights.items()}
+        return cls(dynamics, weights, choose_step(dynamics, weights, setup.problem), setup.prepared)
+
+    def __call__(self, windows: Windows) -> Forecasts:
+        """Forecasts of windows; solutions may leave the data and come back."""
+        return forecast(self.dynamics, self.weights, windows, self.prepared, self.step, back=True)
+
+
+def _mixed(windows: Windows, knots: torch.Tensor) -> Windows:
+    """Some tens of windows, each from a start whose states are those of different observations (knot, source)."""
+    draw, (n, d) = np.random.default_rng(0), windows.start.shape
+    index = torch.arange(max(n, FEWEST_MIXED), device=windows.start.device) % n
+    place = torch.as_tensor(draw.integers(len(knots), size=(len(index), d)), device=windows.start.device)
+    start = knots[place, torch.arange(d, device=place.device)].to(windows.start)
+    return Windows(*(part[index] for part in windows))._replace(start=start)
 
 
 def _held(field: AbstractField, prepared: Prepared) -> AbstractField:
     """Products of networks, and those of three, read sources near the data alone; other laws are believed beyond.
 
-    Cycles of Lotka and Volterra go as far as they start. Amounts are no less than none: noise puts the start of what is
-    rare below zero, where an infection that feeds on itself would grow the wrong way.
+    Cycles of Lotka and Volterra go as far as they start. What is never below zero but for noise is read from zero on:
+    noise puts the start of what is rare below it, where an infection that feeds on itself would grow the wrong way.
     """
+    scales = prepared.scales
     if not isinstance(field, PolynomialField):
-        return hold(field, *near_box(prepared.scales, field.n_sources))
-    low, high = near_box(prepared.scales, field.n_sources, WIDER if field.degree > 2 else BOX)
-    if are_amounts(prepared):
-        amounts = amounts_of(prepared)
-        low = np.maximum(low, -amounts.shift / amounts.gain)
+        return hold(field, *near_box(scales, field.n_sources))
+    low, high = near_box(scales, field.n_sources, WIDER if field.degree > 2 else BOX)
+    zero, d = -scales.state_mean / scales.state_sd, len(scales.state_mean)
+    amounts = (prepared.noise <= LARGE_NOISE) & (scales.low[:d] >= zero - BELOW * prepared.noise)
+    low[:d] = np.where(amounts, np.maximum(low[:d], zero), low[:d])
     return hold(field, low, high)
 
 

@@ -19,6 +19,8 @@ STILL = 1e-9
 """Standard deviation below which a source never varies."""
 RIDGE = 1e-5
 """Relative, where monomials are fitted to a field at the data."""
+MOST_ROWS = 2000
+"""Intervals to whose slopes monomials are matched."""
 UNLIKE = 0.4
 """Share of a slope, in the root mean square, that monomials may miss of the field from which they begin."""
 
@@ -82,7 +84,12 @@ def distilled(candidates: Candidates, teacher: Teacher, knots: torch.Tensor) -> 
 
 
 def matched(candidates: Candidates, rows: Rows) -> torch.Tensor:
-    """Least squares of monomials to the mean slopes over intervals, along smoothed paths.  # (target, term)"""
+    """Least squares of monomials to the mean slopes over intervals, along smoothed paths.  # (target, term)
+
+    Of many intervals some are read, taken evenly.
+    """
+    n = len(rows.slopes)
+    rows = rows.select(torch.arange(0, n, -(-n // MOST_ROWS), device=rows.slopes.device))
     values = candidates.field.values(rows.sources.double())  # (row, node, term)
     means = (values * rows.quadrature.double().unsqueeze(-1)).sum(dim=1)
     return _least_squares(candidates, means, rows.slopes.double(), rows.weights.double())

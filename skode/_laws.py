@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skode._best_starts import best_start_errors, z_score
 from skode._capacity import can_decide
 from skode._dynamics import Dynamics, tensor
 from skode._fit import WINDOW, SetUp, Specification, starts_of
@@ -21,6 +20,7 @@ from skode._law_windows import (
     as_many_as_pay,
     evenly,
     n_steps_for,
+    nearer,
     shooting_of,
     thinned,
 )
@@ -160,10 +160,10 @@ def _law(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teac
     shooting = as_many_as_pay(replace(shooting, tie=LOOSE), len(candidates.columns))
     begin = distilled(candidates, teacher, setup.problem.knots.double())
     full = None if begin is None else _full(setup, shooting, candidates, teacher, begin)
-    if candidates.field.degree > 1 and (full is None or full.score < 0.0):
+    if candidates.field.degree > 1 and (full is None or full.lost or full.score < 0.0):
         again = _full(setup, shooting, candidates, teacher, matched(candidates, setup.problem.rows))
-        full = again if full is None or again.score > full.score else full
-    if full is None or full.shooting.n_lost > full.shooting.n_data or full.score < WORSE:
+        full = max([again] if full is None else [full, again], key=lambda one: (not one.lost, one.score))
+    if full is None or full.lost or full.score < WORSE:
         return None
     shooting, fit, best = full.shooting, full.fit, None
     for round_ in range(1, ROUNDS + 1):
@@ -183,19 +183,21 @@ class Full(NamedTuple):
     fit: Fit
     score: float  # standard errors by which windows are nearer to them than to the teacher
 
+    @property
+    def lost(self) -> bool:
+        """Whether they are beside more data than they follow."""
+        return self.shooting.n_lost > self.shooting.n_data
+
 
 def _full(setup: SetUp, shooting: Shooting, candidates: Candidates, teacher: Teacher, begin: torch.Tensor) -> Full:
     """Fit all candidates from given coefficients."""
-    field, scales = candidates.field, setup.prepared.scales
+    field = candidates.field
     shooting, fit = _followed(field, shooting, Fit(begin, shooting.windows.start))
     shooting = shooting.reweighted(field, fit, LEAST_NOISE)
-    law, weights = Dynamics(field, scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
+    law, weights = Dynamics(field, setup.prepared.scales, time_dependent=False), {"C": fit.coefficients.unsqueeze(0)}
     n_steps = n_steps_for(law, weights, shooting.windows.select(shooting.used), shooting.sd, setup)
-    some, other = evenly(shooting.windows, MOST_SOLVED), Dynamics(teacher.field, scales, time_dependent=False)
-    ours, theirs = (
-        best_start_errors(one, of, some, shooting.sd, n_steps) for one, of in ((law, weights), (other, teacher.weights))
-    )
-    return Full(replace(shooting, tie=TIED, n_steps=n_steps), fit, z_score(ours, theirs))
+    score = nearer((field, weights), teacher, evenly(shooting.windows, MOST_SOLVED), shooting.sd, setup)
+    return Full(replace(shooting, tie=TIED, n_steps=n_steps), fit, score)
 
 
 def _as_law(candidates: Candidates, shooting: Shooting, chosen: Chosen, n_offered: int, n_iter: int) -> Law:
@@ -210,18 +212,8 @@ def _as_law(candidates: Candidates, shooting: Shooting, chosen: Chosen, n_offere
 def _as_near(law: Law, than: Law, setup: SetUp) -> bool:
     """Whether windows that are held out are no farther from a law than from another."""
     assert setup.problem.held_windows is not None
-    held, sd = in_double(setup.problem.held_windows), law.shooting.sd
-    ours, theirs = (
-        best_start_errors(
-            Dynamics(one.field, setup.prepared.scales, time_dependent=False),
-            one.weights,
-            held,
-            sd,
-            law.shooting.n_steps,
-        )
-        for one in (law, than)
-    )
-    return z_score(ours, theirs) >= 0.0
+    held = in_double(setup.problem.held_windows)
+    return nearer((law.field, law.weights), (than.field, than.weights), held, law.shooting.sd, setup) >= 0.0
 
 
 def _wider(law: Law, candidates: Candidates) -> Law:
@@ -271,8 +263,11 @@ def _choose(candidates: Candidates, shooting: Shooting, fit: Fit, *, first: bool
 def _judged(candidates: Candidates, shooting: Shooting, fit: Fit) -> Chosen:
     """The criterion of a fit; observations of windows that are lost miss as much as would have them lost."""
     n_data, n_lost, size = shooting.n_data, shooting.n_lost, int((fit.coefficients != 0).sum())
-    every = n_data + n_lost
-    missed = shooting.mean_log_square(candidates.field, fit, FINEST) + np.log((n_data + LOST * n_lost) / every)
+    every, used = n_data + n_lost, fit.coefficients.ne(0.0).any(dim=0)
+    few = fit._replace(coefficients=fit.coefficients[:, used])
+    missed = shooting.mean_log_square(candidates.field.only(used), few, FINEST) + np.log(
+        (n_data + LOST * n_lost) / every
+    )
     return Chosen(fit, missed + criterion(1.0, size, len(candidates.columns), every) / every)
 
 

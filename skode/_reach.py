@@ -33,7 +33,7 @@ COARSE = 2.0
 class Forecasts(NamedTuple):
     """Forecasts of the training data by one model."""
 
-    strays: int  # windows in which they leave the widened box, or fail
+    strays: int  # windows in which they leave the widened box, or are outside at the end if they may come back, or fail
     error: float  # root mean square per window in standard deviations, the mean of all; strays held at the box
     step: float  # of the prediction grid
 
@@ -138,8 +138,8 @@ def forecast(
     step : float
         Of the prediction grid.
     back : bool, default=False
-        Whether solutions may leave the box and come back, as between observations that miss a peak; those that are
-        outside at the end are strays, and where they are compared they are held at it all the same.
+        Whether solutions may leave the box and come back, as between observations that miss a peak: they go as far as
+        predictions do, those that are outside at the end are strays, and for comparison they are held at the box.
 
     Returns
     -------
@@ -159,7 +159,9 @@ def forecast(
             box=widened_box(scales) if back else box,
         )
     every = traced.states.reshape(n_windows, n_times, -1)
-    strayed = np.isfinite(traced.failed_at) | ((every[:, -1] < box[0]) | (every[:, -1] > box[1])).any(axis=1)
+    strayed = np.isfinite(traced.failed_at)
+    if back:
+        strayed |= ((every[:, -1] < box[0]) | (every[:, -1] > box[1])).any(axis=1)
     states, weight = np.clip(every, *box)[..., :d], seen * scales.moving
     errors = (weight * (targets - states) ** 2).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1e-30)
     return Forecasts(int(strayed.sum()), float(np.sqrt(errors).mean()), step)

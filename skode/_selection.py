@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,8 @@ def select(
        loss is kept per target.
     3. Choose a level for every target; a field whose targets share weights gets one level for all.
     4. With "one_se", refit on that choice and on the plain estimator's side by side: a target whose held-out windows
-       are forecast clearly better with the latter takes it.
+       are forecast clearly better with the latter takes it. Then Hill's curves (``curves_instead``) or a polynomial law
+       (``law_instead``) may take the place of all networks, and nothing else follows.
     5. Drop every edge in turn and refit on the folds: that is the confidence of edges, and with "one_se" a target loses
        its least certain edge if held-out intervals lose nothing without it; not where windows have decided.
     6. Refit the combination on all data, and finish through the solver (see ``finish``).
@@ -121,19 +123,18 @@ def select(
             fitted = replace(fitted, confidence=np.where(fitted.matrix > 0, confidence, 0.0))
         return Selected(fitted, path.matrices(prepared, problem), alphas, level, losses, best, folds.kind)
 
-    curves = curves_instead(setup, start, mask, folds.parts, spec, seed, steady) if doubted and spec.laws else None
+    judges = [] if selection == "ebic" else folds.parts
+    finished = partial(finish, dynamics, problem, start, specification=spec, seed=seed, folds=judges, steady=steady)
+    whole: Callable[[], Trained] = cache(partial(finished, mask))
+    curves = curves_instead(setup, whole, mask, folds.parts, spec, seed, steady) if doubted and spec.laws else None
     if curves is not None:
         if confident:
             confidence = curve_confidence(curves, folds.parts, spec, steady)
             curves = pruned(curves, confidence, prepared, problem, spec)
         return selected(fitted_curves(curves, prepared, problem, spec, pilot=pilot, alpha_max=alpha_max), confidence)
 
-    judges = [] if selection == "ebic" else folds.parts
-    finished = partial(finish, dynamics, problem, start, specification=spec, seed=seed, folds=judges, steady=steady)
-    trained: Trained | None = None
     if doubted and spec.laws and steady is None:
-        trained = finished(mask)
-        law = law_instead(setup, trained, spec)
+        law = law_instead(setup, whole(), spec)
         if law is not None:
             confidence = law_confidence(law) if confident else None
             return selected(fitted_law(law, setup, spec, pilot=pilot, alpha_max=alpha_max), confidence)
@@ -143,9 +144,9 @@ def select(
         confidence = edge_confidence(folds, mask, edges, spec, seed, steady)
         if doubted:
             fewer = prune(field, mask, np.where(by_windows[:, None], 1.0, confidence))
-            trained = trained if all(torch.equal(value, mask[name]) for name, value in fewer.items()) else None
-            mask = fewer
-    trained = (trained or finished(mask))._replace(pilot=pilot, alpha_max=alpha_max)
+            if any(not torch.equal(value, mask[name]) for name, value in fewer.items()):
+                whole = partial(finished, fewer)
+    trained = whole()._replace(pilot=pilot, alpha_max=alpha_max)
     fitted = forecasting_model(trained, prepared, problem, spec, start_velocity_of(spec, prepared))
     return selected(fitted, confidence)
 

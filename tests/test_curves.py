@@ -18,6 +18,7 @@ from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
 from skode._curve_choice import curves_instead
 from skode._curve_folds import better_on_folds, curve_confidence
 from skode._curves import pruned, search_curves
+from skode._finish import finish
 from skode._fit import set_up
 from skode._folds import most_folds
 from skode.datasets import make_hill_network, make_lotka_volterra
@@ -166,8 +167,10 @@ def fresh_weights(setup):
 def test_networks_that_forecast_held_out_windows_better_stay(network, monkeypatch):
     reading, setup = read(network)
     mask = fresh_weights(setup)
-    given = (setup, mask, {name: torch.ones_like(value) for name, value in mask.items()})
-    given = (*given, most_folds(reading.trajectories, 3).parts, reading.specification, 0, None)
+    opened, spec = {name: torch.ones_like(value) for name, value in mask.items()}, reading.specification
+    folds = most_folds(reading.trajectories, 3).parts
+    networks = partial(finish, setup.dynamics, setup.problem, mask, opened, spec, 0, folds=folds)
+    given = (setup, networks, opened, folds, spec, 0, None)
     assert curves_instead(*given) is not None
     forecast = skode._curve_choice.window_errors
     ours = lambda field: isinstance(field, HillField)  # noqa: E731

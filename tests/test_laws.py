@@ -23,7 +23,7 @@ from skode._equations import equations
 from skode._fit import set_up
 from skode._law_choice import law_confidence, law_instead
 from skode._law_terms import candidates_of, matched
-from skode._law_windows import shooting_of, thinned
+from skode._law_windows import nearer, shooting_of, thinned
 from skode._laws import search_law, settled
 from skode._problem import in_double
 from skode._scales import widened_box
@@ -387,12 +387,10 @@ def test_an_expansion_must_be_clearly_better(lorenz, monkeypatch):
     trained = Trained(field, weights, weights, torch.zeros(1, 3, 3), {}, torch.ones(1))
     law = search_law(setup, field, weights, reading.specification)
     assert law.share == pytest.approx(7 / 30)
-    level = torch.ones(20) + 0.01 * torch.tensor([1.0, -1.0]).repeat(10)
-    for share, factor, taken in ((0.3, 1.0, True), (0.6, 1.0, False), (0.6, 0.5, True), (0.3, 2.0, False)):
-        errors = iter([factor * level, torch.ones(20)])
+    for share, score, taken in ((0.3, 0.0, True), (0.6, 0.0, False), (0.6, 2.0, True), (0.3, -2.0, False)):
         offered = law._replace(n_offered=round(law.n_terms / share))
         monkeypatch.setattr(skode._law_choice, "search_law", lambda *_, offered=offered: offered)
-        monkeypatch.setattr(skode._law_choice, "best_start_errors", lambda *_, errors=errors: next(errors))
+        monkeypatch.setattr(skode._law_choice, "nearer", lambda *_, score=score: score)
         assert (law_instead(setup, trained, reading.specification) is not None) == taken
 
 
@@ -420,7 +418,7 @@ def test_a_peak_between_observations_is_not_astray():
     field, scales = model._fitted.field, model._fitted.scales
     assert isinstance(field, PolynomialField)
     np.testing.assert_array_equal(model.dependency_matrix_ > 0, [[1, 1, 0], [1, 1, 0], [0, 1, 1]])
-    np.testing.assert_allclose(field.low, -scales.state_mean / scales.state_sd)  # no product of less than none
+    assert field.low[1] == pytest.approx(-scales.state_mean[1] / scales.state_sd[1])  # no product of less than none
     none = np.array([[1.0, -0.1, 0.0]])  # noise in the start
     later = model.simulate(none, np.linspace(0, 20, 5))[0]
     assert (later[1:, 1] > -0.1).all() and abs(later[-1, 1]) < 0.01
@@ -443,9 +441,11 @@ def test_laws_are_believed_beyond_the_data_but_not_products_of_three(lorenz, mod
     scales, field = model._fitted.scales, replace(model._fitted.field, low=(), high=())
     cubic = replace(field, terms=(*field.terms[:-1], (0, 0, 0)))
     prepared = read(lorenz)[1].prepared
+    zero = -scales.state_mean / scales.state_sd
     for one, times_wider in ((field, 10.0), (cubic, 1.5)):
         edges = skode._law_choice._held(one, prepared)
-        np.testing.assert_allclose([edges.low, edges.high], widened_box(scales, times_wider))
+        low, high = widened_box(scales, times_wider)
+        np.testing.assert_allclose([edges.low, edges.high], [np.maximum(low, [-np.inf, -np.inf, zero[2]]), high])
 
 
 def test_networks_that_are_far_off_are_no_teachers(lorenz):
@@ -493,6 +493,40 @@ def test_a_law_with_products_of_three_must_hold_between_the_data():
     assert skode._law_choice._astray(true, relaxing, setup)  # a start of x and of y makes x grow without end
     assert not skode._law_choice._astray(true, true, setup)  # no more often than what it is compared with
     assert not skode._law_choice._astray(relaxing, relaxing, setup)
+
+
+@pytest.mark.parametrize("noise, lowest, cut", [(0.0, -0.01, False), (0.02, -0.05, True), (0.02, -0.2, False)])
+def test_only_what_noise_puts_below_zero_is_cut_there(lorenz, noise, lowest, cut):
+    """An amount in units of its standard deviation, whose smooth path goes as low as that."""
+    _, setup = read(lorenz)
+    prepared = setup.prepared
+    zero = -prepared.scales.state_mean / prepared.scales.state_sd
+    low = prepared.scales.low.copy()
+    low[2] = zero[2] + lowest
+    prepared = replace(prepared, noise=np.full(3, noise), scales=replace(prepared.scales, low=low))
+    field = PolynomialField(3, 3, (), "tanh", (0, 1, 2), terms=((0, 1),), gain=(1.0,) * 3, shift=(0.0,) * 3)
+    edges = skode._law_choice._held(field, prepared)
+    assert (edges.low[2] == zero[2]) == cut
+    assert edges.low[0] < prepared.scales.low[0]
+
+
+def test_stiff_networks_are_solved_in_steps_that_suit_them():
+    """A linear law is nearer to a stiff relaxation than the relaxation itself only if that is solved too coarsely."""
+    times = np.linspace(0, 6, 31)
+    states = [np.column_stack([a * np.exp(-40.0 * times), b * np.exp(-0.3 * times)]) for a in (1, 2) for b in (1, 2, 3)]
+    X, y, groups = from_trajectories(states, [times] * 6)
+    reading = SparseNODERegressorCV(**QUICK)._read(X, y, None, groups, None)
+    setup = set_up(reading.trajectories, reading.specification, None)
+    scales = setup.prepared.scales
+    units = {"gain": tuple(scales.state_sd), "shift": tuple(scales.state_mean)}
+    rate = np.where(scales.moving, scales.rate, 1.0) * scales.state_sd / scales.time_unit
+    field = PolynomialField(2, 2, (), "tanh", (0, 1), terms=((0,), (1,)), **units)
+
+    def law(*rates):
+        return field, {"C": torch.as_tensor(np.diag(rates) / rate[:, None]).unsqueeze(0)}
+
+    windows, sd = in_double(setup.problem.windows), torch.full((2,), 0.05, dtype=torch.float64)
+    assert nearer(law(0.0, -0.3), law(-40.0, -0.3), windows, sd, setup) < 0.0
 
 
 def test_networks_are_not_asked_how_sure_they_are_where_a_law_stands(lorenz, model, monkeypatch):

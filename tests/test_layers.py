@@ -228,7 +228,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._shooting": TYPES | {"skode._law_solutions", "skode.fields", "skode.objectives"},
     "skode._term_search": TYPES | {"skode.convex"},
     "skode._law_terms": TYPES | PARTS | {"skode._fit"},
-    "skode._law_windows": TYPES | PARTS | {"skode._fit", "skode._shooting"},
+    "skode._law_windows": TYPES | PARTS | {"skode._best_starts", "skode._fit", "skode._shooting"},
     "skode._laws": TYPES
     | PARTS
     | {
@@ -242,11 +242,10 @@ ALLOWED: dict[str, set[str]] = {
     "skode._law_choice": TYPES
     | PARTS
     | {
-        "skode._amounts",
-        "skode._best_starts",
         "skode._confidence",
         "skode._fit",
         "skode._fitted",
+        "skode._law_windows",
         "skode._laws",
         "skode._predict",
         "skode._prepared",
