@@ -57,13 +57,14 @@ def solve_law(
     inside = place - cell
     d, steps = len(rate), coefficients * rate[:, None]
     states = x.new_empty(*times.shape, d)
-    forced = [] if columns is None else _forced(columns, rate)
-    tangents = x.new_empty(0) if columns is None else x.new_empty(*times.shape, d, d + len(columns))
-    tangent = torch.eye(d, tangents.shape[-1] if columns is not None else d, dtype=x.dtype, device=x.device)
-    tangent = tangent.repeat(len(x), 1, 1)
+    tangents = tangent = x.new_empty(0)
+    forced: list[_Forced] = []
     window, time = (place <= 0.0).nonzero(as_tuple=True)
     states[window, time] = x[window]
     if columns is not None:
+        n, forced = d + len(columns), _forced(columns, rate)
+        tangents = x.new_empty(*times.shape, d, n)
+        tangent = torch.eye(d, n, dtype=x.dtype, device=x.device).repeat(len(x), 1, 1)
         tangents[window, time] = tangent[window]
 
     def speed(x: torch.Tensor) -> _Speed:
@@ -100,7 +101,7 @@ def solve_law(
 
 
 class _Speed(NamedTuple):
-    """dx/dt at some states, and what its derivatives are made of, where these are asked for."""
+    """dx/dt at some states, and what its derivatives are made of; monomials stand for all where none are asked for."""
 
     slope: torch.Tensor  # (window, target)
     values: torch.Tensor  # (window, term), monomials
@@ -142,9 +143,9 @@ def _turned(
     shares.reverse()
     across = one + sum(share @ at.jacobian for share, at in zip(shares, stages, strict=True))
     turned = across @ tangent
-    both = torch.stack(shares, dim=-1), torch.stack([at.values for at in stages], dim=1)
+    every, values = torch.stack(shares, dim=-1), torch.stack([at.values for at in stages], dim=1)
     for own in forced:  # (window, target, stage) @ (window, stage, column)
-        turned[..., own.place] += (own.rate * both[0][:, :, own.target]) @ both[1][:, :, own.terms]
+        turned[..., own.place] += (own.rate * every[:, :, own.target]) @ values[:, :, own.terms]
     return turned
 
 
