@@ -12,6 +12,9 @@ from skode._typing import FloatArray
 NOISE, BELOW, LOWEST = 3.0, 0.25, 0.01
 """Standard deviations of the noise, or of the source where no noise was found, by which its values may lie below zero,
 and the share of all values that may lie lower still."""
+DEEPEST, LARGEST_NOISE = 4.0, 0.2
+"""Standard deviations of the noise by which the smooth path of an amount may go below zero, and those of the state from
+which on noise does not let tell."""
 LEAST = 0.05
 """Standard deviations below which what is usual of a source is no unit."""
 
@@ -30,6 +33,15 @@ def are_amounts(prepared: Prepared) -> bool:
         return False
     noise = np.concatenate([prepared.noise, np.zeros(prepared.scales.n_inputs)])
     return bool(((np.quantile(z, LOWEST, axis=0) + zero) >= -np.maximum(NOISE * noise, BELOW)).all())
+
+
+def nothing_of(prepared: Prepared) -> FloatArray:
+    """Zero, in standard units, of every state that nothing but noise puts below it; -inf for others.  # (d,)"""
+    scales = prepared.scales
+    zero = -scales.state_mean / scales.state_sd
+    never = scales.low[: len(zero)] >= zero - DEEPEST * prepared.noise
+    found: FloatArray = np.where(never & (prepared.noise <= LARGEST_NOISE), zero, -np.inf)
+    return found
 
 
 def amounts_of(prepared: Prepared) -> Amounts:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from skode._amounts import nothing_of
 from skode._capacity import EVIDENCE
 from skode._confidence import probability
 from skode._dynamics import Dynamics
@@ -34,9 +35,6 @@ WORST = 1.25
 """Errors of a law's forecasts of the training data, in those of the networks, from which on it goes astray. Where noise
 throws starts out of a basin that is small, those of true laws were 1.0 to 1.1 times as large; of one that was broken by
 the last fit 2.3 times."""
-BELOW, LARGE_NOISE = 4.0, 0.2
-"""Standard deviations of the noise by which an amount may lie below zero, and those of the state from which on noise
-does not let tell."""
 FEWEST_MIXED = 40
 """Windows from unseen starts."""
 WINDOWS = 2
@@ -98,7 +96,7 @@ def _astray(law: Law, networks: Trained, setup: SetUp) -> bool:
     prepared, problem = setup.prepared, setup.problem
     windows = forecasts(prepared, HORIZON, problem.knots.double())
     own = _Forecaster.of(law, setup)
-    seen, theirs = own(windows), partial(_Forecaster.of, networks, setup)
+    seen, theirs = own(windows), cache(partial(_Forecaster.of, networks, setup))
     if seen.strays > 0 and seen.error > WORST * theirs()(windows).error:
         return True
     unseen = _mixed(windows, problem.knots[0])
@@ -141,13 +139,11 @@ def _held(field: AbstractField, prepared: Prepared) -> AbstractField:
     Cycles of Lotka and Volterra go as far as they start. What is never below zero but for noise is read from zero on:
     noise puts the start of what is rare below it, where an infection that feeds on itself would grow the wrong way.
     """
-    scales = prepared.scales
     if not isinstance(field, PolynomialField):
-        return hold(field, *near_box(scales, field.n_sources))
-    low, high = near_box(scales, field.n_sources, WIDER if field.degree > 2 else BOX)
-    zero, d = -scales.state_mean / scales.state_sd, len(scales.state_mean)
-    amounts = (prepared.noise <= LARGE_NOISE) & (scales.low[:d] >= zero - BELOW * prepared.noise)
-    low[:d] = np.where(amounts, np.maximum(low[:d], zero), low[:d])
+        return hold(field, *near_box(prepared.scales, field.n_sources))
+    low, high = near_box(prepared.scales, field.n_sources, WIDER if field.degree > 2 else BOX)
+    none = nothing_of(prepared)
+    low[: len(none)] = np.maximum(low[: len(none)], none)
     return hold(field, low, high)
 
 

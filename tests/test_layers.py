@@ -242,6 +242,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._law_choice": TYPES
     | PARTS
     | {
+        "skode._amounts",
         "skode._confidence",
         "skode._fit",
         "skode._fitted",
