@@ -8,19 +8,16 @@ import numpy as np
 import torch
 from scipy.special import stdtr
 
-from skode._batch import Batch
 from skode._fit import Specification, options_of, set_up
 from skode._folds import Folds
-from skode._parts import train_in_parts
 from skode._prepare import prepare
 from skode._prepared import Prepared
 from skode._problem import every_row
 from skode._steady import SteadyRows
+from skode._supports import Supports, fit_supports
 from skode._trajectories import Trajectories
 from skode._typing import BoolArray, FloatArray, IntArray, Weights
-from skode.fields import AbstractField
-from skode.objectives import matching_errors
-from skode.penalties import NoPenalty
+from skode.fields import AbstractField, PerTargetField
 from skode.recipe import AFRESH
 
 RUN = 10
@@ -141,25 +138,24 @@ def _rises(
     problem = problem._replace(rows=every_row(prepared, problem.matching), held_rows=None, held_windows=None)
     test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
     field = dynamics.field
-    order = torch.cumsum(edges.long(), dim=-1) * edges  # (target, variable), 1, 2, ... over the edges of a target
-    n_models = int(order.max()) + 1
-    dropped = order == torch.arange(n_models, device=edges.device).view(-1, 1, 1)
-    dropped[0] = False
-    keep = field.to_sources(~dropped).unsqueeze(-2)  # (model, target, 1, source)
-    masks = {name: value * keep if name in field.entries else value for name, value in mask.items()}
-    masks = {name: value.expand(n_models, *value.shape[1:]) for name, value in masks.items()}
-    batch = Batch(np.zeros(n_models), np.full(n_models, seed))
-    trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, (AFRESH,)), frozen=masks)
-    with torch.no_grad():
-        errors = matching_errors(field, trained.weights, every_row(test, problem.matching)).double().cpu().numpy()
+    assert isinstance(field, PerTargetField)
+    target, dropped = edges.nonzero(as_tuple=True)
+    every = torch.arange(len(edges), device=edges.device)
+    keep = torch.ones(len(every) + len(target), edges.shape[1], dtype=torch.bool, device=edges.device)
+    keep[len(every) + torch.arange(len(target), device=edges.device), dropped] = False
+    owner, columns = torch.cat([every, target]), field.to_sources(keep).unsqueeze(-2)  # (net, 1, source)
+    masks = {
+        name: value[0, owner] * columns if name in field.entries else value[0, owner] for name, value in mask.items()
+    }
+    networks = fit_supports(dynamics, field, problem, Supports(owner, masks), options_of(spec, (AFRESH,)), seed)
+    errors = networks.errors(every_row(test, problem.matching)).double().cpu().numpy()
     label = run_labels(test)
-    sums = np.zeros((n_models, int(label.max(initial=-1)) + 1, errors.shape[-1]))
-    for model in range(n_models):
-        np.add.at(sums[model], label, errors[model])
-    rise = sums - sums[:1]  # (model, run, target)
-    place = order.cpu().numpy()
-    out: FloatArray = rise[place, :, np.arange(edges.shape[0])[:, None]].transpose(2, 0, 1)
-    return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
+    sums = np.zeros((int(label.max(initial=-1)) + 1, len(owner)))
+    np.add.at(sums, label, errors)
+    rise, place = sums[:, len(every) :] - sums[:, target.cpu().numpy()], (target.cpu().numpy(), dropped.cpu().numpy())
+    out = np.zeros((len(sums), *edges.shape))
+    out[:, *place] = np.nan_to_num(rise, nan=0.0, posinf=0.0, neginf=0.0)
+    return out
 
 
 def run_labels(test: Prepared) -> IntArray:

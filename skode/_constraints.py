@@ -32,6 +32,10 @@ class Constraints:
         """Open edges that cost nothing.  # (target, variable)"""
         return (self.prices == 0) & ~self.closed
 
+    def of(self, targets: torch.Tensor) -> Constraints:
+        """What is known of some targets, which may repeat."""
+        return Constraints(*(part[targets] for part in (self.closed, self.required, self.prices, self.signs)))
+
     def mask(self, field: AbstractField, frozen: Weights) -> Weights:
         """Close and open edges in a support.
 

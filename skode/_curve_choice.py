@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from skode._capacity import can_decide
 from skode._curve_fits import STEPS
-from skode._curve_folds import better_on_folds
+from skode._curve_folds import Rival, better_on_folds
 from skode._curves import Curves, search_curves, window_errors
 from skode._fit import SetUp, Specification, calm_model
 from skode._fitted import Fitted
-from skode._fold_products import Part
+from skode._fold_products import MOST, Part, fresh_on_folds, set_up_fold
 from skode._prepared import Prepared
 from skode._problem import Problem
 from skode._steady import SteadyRows
@@ -26,6 +26,7 @@ def curves_instead(
     networks: Callable[[], Trained],
     mask: Weights,
     folds: Sequence[Part],
+    refits: Sequence[Weights],
     spec: Specification,
     seed: int,
     steady: SteadyRows | None,
@@ -33,7 +34,8 @@ def curves_instead(
     """Curves where folds are forecast clearly better with them, and held-out windows no worse.
 
     The folds compare refits to rows. What the solver makes of networks afterwards sets another bar: the windows that
-    these set aside must not be forecast better by them than by curves that were not fitted to them either.
+    these set aside must not be forecast better by them than by curves that were not fitted to them either. If the
+    networks that were finished have bilinear units, folds must be forecast clearly better than with such units too.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ def curves_instead(
         1 where a weight of the networks may differ from zero.
     folds : sequence of pairs of Trajectories
         Those to fit and those to test on.
+    refits : sequence of dict of tensors  # (1, ...)
+        Weights of the networks on their support, as every fold fits them.
     spec : Specification
     seed : int
     steady : SteadyRows or None
@@ -59,15 +63,29 @@ def curves_instead(
     curves = search_curves(setup, [support], spec)
     if curves is None or not any(set(fit.parents) - {fit.target} for fit in curves.fits):
         return None  # lines alone are no curves
-    if not better_on_folds(curves, mask, folds, spec, seed, steady):
+    if not better_on_folds(curves, _plain(folds, refits, spec, steady)):
         return None
     if can_decide(problem):
         finished = networks()
         theirs = window_errors(dynamics, finished.field, finished.weights, problem)
         if float(theirs.mean()) < float(curves.errors.mean()):
             return None
+        if finished.field != dynamics.field:
+            fresh = fresh_on_folds(folds, mask, spec, seed, steady)
+            if not better_on_folds(curves, (Rival(fold, own.field, own.weights) for fold, own in fresh)):
+                return None
     spec.report(curve_report(curves).line("curves"))
     return curves
+
+
+def _plain(
+    folds: Sequence[Part], refits: Sequence[Weights], spec: Specification, steady: SteadyRows | None
+) -> Iterator[Rival]:
+    """Networks as folds have fitted them, with the windows of what every fold leaves out, if there are any."""
+    for part, weights in zip(folds[:MOST], refits, strict=False):
+        setup = set_up_fold(part, spec, steady)
+        if setup.problem.held_windows is not None:
+            yield Rival(setup, setup.dynamics.field, weights)
 
 
 def fitted_curves(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,34 +12,34 @@ from skode._capacity import FEWEST, clearly_lower
 from skode._confidence import probability, run_labels
 from skode._curve_fits import STEPS, CurveFits, curve_weights, with_parents
 from skode._curves import Curves, again, bare_curves, window_errors
-from skode._fit import Specification, set_up
-from skode._fold_products import Part, fresh_on_folds
+from skode._fit import SetUp, Specification, set_up
+from skode._fold_products import Part
 from skode._prepare import prepare
 from skode._problem import every_row
 from skode._steady import SteadyRows
 from skode._typing import FloatArray, Weights
+from skode.fields import AbstractField
 
 
-def better_on_folds(
-    curves: Curves, mask: Weights, folds: Sequence[Part], spec: Specification, seed: int, steady: SteadyRows | None
-) -> bool:
-    """Refit curves and networks on every fold, and forecast the windows of what it leaves out.
+class Rival(NamedTuple):
+    """Networks that were fitted to a fold."""
 
-    The sources of both were chosen on all data. Networks may use bilinear units where that is better on these very
-    windows. Curves are better if they lower errors
-    by more than 1.64 standard errors over the windows of all folds, as in ``narrow``.
+    setup: SetUp  # of the fold, with held-out windows
+    field: AbstractField
+    weights: Weights
+
+
+def better_on_folds(curves: Curves, rivals: Iterable[Rival]) -> bool:
+    """Refit curves on every fold, and forecast the windows of what it leaves out as networks do.
+
+    The sources of both were chosen on all data. Curves are better if they lower errors by more than 1.64 standard
+    errors over the windows of all folds, as in ``narrow``.
 
     Parameters
     ----------
     curves : Curves
-    mask : dict of tensors  # (1, ...)
-        1 where a weight of the networks may differ from zero.
-    folds : sequence of pairs of Trajectories
-        Those to fit and those to test on.
-    spec : Specification
-    seed : int
-    steady : SteadyRows or None
-        Used in every fold.
+    rivals : iterable of Rival
+        Networks, fold by fold.
 
     Returns
     -------
@@ -46,19 +47,13 @@ def better_on_folds(
         False where folds have too few windows to tell.
     """
     errors = []
-    for (prepared, dynamics, problem), trained in fresh_on_folds(folds, mask, spec, seed, steady):
+    for (prepared, dynamics, problem), field, weights in rivals:
         like = bare_curves(dynamics.field, prepared)
         fits = CurveFits(like, problem.rows, problem.matching, curves.prices)
-        field = with_parents(like, curves.fits)
-        weights = curve_weights(field, fits.fit([again(fit) for fit in curves.fits], STEPS))
-        errors.append(
-            torch.cat(
-                [
-                    window_errors(dynamics, field, weights, problem),
-                    window_errors(dynamics, trained.field, trained.weights, problem),
-                ]
-            )
-        )
+        own = with_parents(like, curves.fits)
+        refitted = curve_weights(own, fits.fit([again(fit) for fit in curves.fits], STEPS))
+        ours = window_errors(dynamics, own, refitted, problem)
+        errors.append(torch.cat([ours, window_errors(dynamics, field, weights, problem)]))
     enough = sum(some.shape[1] for some in errors) >= FEWEST
     return enough and bool(clearly_lower(*torch.cat(errors, dim=1)))
 

@@ -60,7 +60,7 @@ class CurveSearch:
         return found if isfinite(found) else inf
 
     def run(self, starts: Sequence[tuple[int, Sequence[int]]]) -> list[CurveFit]:
-        """Search from every start; of those of one target the best end counts.
+        """Search from every start; of those of one target the best end counts, and those that meet go on as one.
 
         Parameters
         ----------
@@ -78,6 +78,7 @@ class CurveSearch:
             moved = self._move(now, going, {k: list(self._neighbours(now[k])) for k in going})
             stuck = [k for k in going if k not in moved]
             going = sorted([*moved, *self._move(now, stuck, self._exchanges(now, stuck))])
+            going = self._apart(now, going)
             if not going:
                 break
         best: dict[int, CurveFit] = {}
@@ -85,6 +86,13 @@ class CurveSearch:
             other = best.get(fit.target)
             best[fit.target] = fit if other is None or self.criterion(fit) < self.criterion(other) else other
         return list(best.values())
+
+    def _apart(self, now: Sequence[CurveFit], going: Sequence[int]) -> list[int]:
+        """Those still going whose set no other search holds with a better fit."""
+        best: dict[tuple[int, tuple[int, ...]], int] = {}
+        for k in sorted(range(len(now)), key=lambda k: self.criterion(now[k])):
+            best.setdefault((now[k].target, now[k].parents), k)
+        return [k for k in going if best[now[k].target, now[k].parents] == k]
 
     def _move(self, now: list[CurveFit], going: Sequence[int], moves: dict[int, list[Candidate]]) -> list[int]:
         """Try moves, and make the best of every search that lowers its criterion; changes ``now``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from skode._path import Path
 from skode._prepare import prepare
 from skode._problem import every_row
 from skode._steady import SteadyRows
+from skode._supports import Networks, distinct, fit_supports
 from skode._trajectories import Trajectories
 from skode._typing import FloatArray, IntArray, Weights
+from skode.fields import PerTargetField
 from skode.objectives import matching_loss
 from skode.penalties import NoPenalty
 from skode.recipe import AFRESH
@@ -24,13 +27,32 @@ LARGE = 1e6
 """Held-out loss of a refit that is not finite."""
 
 
-def held_out_losses(
+class HeldOut(NamedTuple):
+    """Refits of the levels of a path."""
+
+    losses: FloatArray  # (pair, level, target)
+    refits: list[Refits]  # of every pair; none of fields that share weights
+
+
+class Refits(NamedTuple):
+    """Networks that were fitted to one part."""
+
+    networks: Networks
+    place: IntArray  # (level, target), which of them a target has at a level
+
+    def at(self, level: IntArray) -> Weights:
+        """Weights of the field with a level for every target.  # (1, target, ...)"""
+        chosen = self.place[level, np.arange(len(level))]
+        return {name: value[:, chosen] for name, value in self.networks.weights.items()}
+
+
+def held_out(
     parts: Sequence[tuple[Trajectories, Trajectories]],
     path: Path,
     spec: Specification,
     seed: int,
     steady: SteadyRows | None,
-) -> FloatArray:
+) -> HeldOut:
     """Refit every level of a path on the first of every two parts, without penalty; the matching loss on the second.
 
     Parameters
@@ -44,77 +66,37 @@ def held_out_losses(
 
     Returns
     -------
-    array (pair, level, target)
-        0 for targets that do not move in the first part, or are not seen in the second.
+    HeldOut
+        Losses are 0 for targets that do not move in the first part, or are not seen in the second.
     """
-    losses = np.zeros((len(parts), *path.n_edges.shape))
-    for k, (train_part, test_part) in enumerate(parts):
-        losses[k] = _fold_losses(train_part, test_part, path, spec, seed, steady)
-    return losses
+    found = [_of_pair(*pair, path, spec, seed, steady) for pair in parts]
+    losses = np.array([some for some, _ in found]).reshape(-1, *path.n_edges.shape)
+    return HeldOut(losses, [refits for _, refits in found if refits is not None])
 
 
-def _fold_losses(
+def _of_pair(
     train_part: Trajectories,
     test_part: Trajectories,
     path: Path,
     spec: Specification,
     seed: int,
     steady: SteadyRows | None,
-) -> FloatArray:
-    """The losses of one pair.  # (level, target)"""
+) -> tuple[FloatArray, Refits | None]:
+    """The losses of one pair (level, target), and the networks of targets that have their own."""
     prepared, dynamics, problem = set_up(train_part, spec, steady)
-    masks, place = distinct(path.masks) if dynamics.field.per_target else (path.masks, None)
-    problem = problem._replace(held_rows=None, held_windows=None)
+    field, problem = dynamics.field, problem._replace(held_rows=None, held_windows=None)
     test = prepare(test_part, order=spec.order, time_dependent=spec.time_dependent, scales=prepared.scales)
-    n_models = len(next(iter(masks.values())))
+    rows, options, refits = every_row(test, problem.matching), options_of(spec, (AFRESH,)), None
     # One set of initial weights for all levels: differences between levels are then differences of supports.
-    batch = Batch(np.zeros(n_models), np.full(n_models, seed))
-    trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options_of(spec, (AFRESH,)), frozen=masks)
-    with torch.no_grad():
-        rows = every_row(test, problem.matching)
-        loss = matching_loss(dynamics.field, trained.weights, rows, problem.matching)
-    losses: FloatArray = loss.double().cpu().numpy()
-    losses = losses if place is None else np.take_along_axis(losses, place, axis=0)
-    # What never moved in training, or was never seen in the test part, tells nothing of any level.
+    if isinstance(field, PerTargetField):
+        supports, place = distinct(path.masks)
+        refits = Refits(fit_supports(dynamics, field, problem, supports, options, seed), place)
+        losses = refits.networks.losses(rows, problem.matching).double().cpu().numpy()[place]
+    else:
+        batch = Batch(np.zeros(len(path.n_edges)), np.full(len(path.n_edges), seed))
+        trained = train_in_parts(dynamics, NoPenalty(), problem, batch, options, frozen=path.masks)
+        with torch.no_grad():
+            losses = matching_loss(field, trained.weights, rows, problem.matching).double().cpu().numpy()
+    # What never moves in training, or is never seen in the test part, tells nothing of any level.
     seen = prepared.scales.moving & np.isfinite(test_part.states[test_part.times != 0]).any(axis=0)
-    return np.where(seen, np.nan_to_num(losses, nan=LARGE, posinf=LARGE), 0.0)
-
-
-def distinct(masks: Weights) -> tuple[Weights, IntArray]:
-    """Put the different masks of every target on as few models as hold them.
-
-    Targets with networks of their own do not meet in training: one whose support is the same at two strengths would be
-    fitted twice.
-
-    Parameters
-    ----------
-    masks : dict of tensors  # (level, target, ...)
-
-    Returns
-    -------
-    dict of tensors  # (model, target, ...)
-        Targets with fewer masks than others repeat their first.
-    array (level, target) of int
-        The model that holds the mask of a level.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skode._held_out import distinct
-    >>> masks = {"K": torch.tensor([[0, 0], [0, 1], [1, 1]])}  # three strengths, two targets
-    >>> some, place = distinct(masks)
-    >>> some["K"].tolist(), place.tolist()
-    ([[0, 0], [1, 1]], [[0, 0], [0, 1], [1, 1]])
-    """
-    flat = torch.cat([value.flatten(2) if value.ndim > 2 else value.unsqueeze(2) for value in masks.values()], dim=2)
-    levels, places = [], []
-    for own in flat.cpu().numpy().swapaxes(0, 1):  # (level, entry) of one target
-        _, first, place = np.unique(own, axis=0, return_index=True, return_inverse=True)
-        order = first.argsort()
-        levels.append(first[order])
-        places.append(order.argsort()[place.ravel()])
-    some = np.zeros((max(map(len, levels)), len(levels)), dtype=np.int64)
-    for target, level in enumerate(levels):
-        some[: len(level), target] = level
-    index = torch.as_tensor(some, device=flat.device)
-    return {name: value[index, torch.arange(len(levels))] for name, value in masks.items()}, np.stack(places, axis=1)
+    return np.where(seen, np.nan_to_num(losses, nan=LARGE, posinf=LARGE), 0.0), refits

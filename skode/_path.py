@@ -17,7 +17,7 @@ from skode._prepared import Prepared
 from skode._problem import Problem
 from skode._train import Trained, empty_where
 from skode._typing import FloatArray, IntArray, Weights
-from skode.recipe import STAGED, Stage
+from skode.recipe import STAGED
 
 
 class Path(NamedTuple):
@@ -62,7 +62,7 @@ def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: 
 
     A pilot that is stronger than the press that follows would settle what the press is to decide: what it cuts pays the
     highest adaptive price and does not come back, so that weak edges would lack along the whole path. Strengths that
-    the pilot stage clips to the same value share a pilot.
+    the pilot stage clips to the same value share a pilot, and all of them share what comes before the penalty.
 
     Parameters
     ----------
@@ -76,19 +76,22 @@ def run_path(dynamics: Dynamics, problem: Problem, spec: Specification, alphas: 
     -------
     Path
     """
-    early: tuple[Stage, ...] = tuple(stage for stage in STAGED if stage.press != "adaptive" and not stage.frozen)
+    warm = tuple(stage for stage in STAGED if stage.press == "none" and not stage.frozen)
+    mild_press = tuple(stage for stage in STAGED if stage.press == "uniform")
     press = tuple(stage for stage in STAGED if stage.press == "adaptive")
-    mild, own = np.unique(np.minimum(alphas, min(stage.most for stage in early)), return_inverse=True)
+    warmed = train_in_parts(dynamics, spec.penalty, problem, Batch.single(0.0, seed), options_of(spec, warm))
+    mild, own = np.unique(np.minimum(alphas, min(stage.most for stage in mild_press)), return_inverse=True)
     pilots = Batch(mild, np.full(len(mild), seed))
-    pilot = train_in_parts(dynamics, spec.penalty, problem, pilots, options_of(spec, early))
+    start = {name: value.expand(len(mild), *value.shape[1:]) for name, value in warmed.params.items()}
+    pilot = train_in_parts(dynamics, spec.penalty, problem, pilots, options_of(spec, mild_press), start=start)
     start = {name: value[own] for name, value in pilot.params.items()}
     batch = Batch(alphas, np.full(len(alphas), seed))
     trained = train_in_parts(dynamics, spec.penalty, problem, batch, options_of(spec, press), start=start)
-    top = pilot.alpha_max[own]
+    top = warmed.alpha_max.expand(len(alphas))
     beyond = torch.as_tensor(alphas, dtype=top.dtype, device=top.device) >= top
     trained = trained._replace(
         weights=empty_where(dynamics.field, trained.weights, beyond, constraints_of(spec)),
-        pilot=trained.pilot + pilot.pilot[own],
+        pilot=trained.pilot + warmed.pilot,
         alpha_max=top,
     )
     masks = {name: (value != 0).to(value.dtype) for name, value in trained.weights.items()}

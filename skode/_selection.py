@@ -21,7 +21,7 @@ from skode._finish import finish
 from skode._fit import Specification, fit_additive, forecasting_model, options_of, set_up, start_velocity_of
 from skode._fitted import Fitted
 from skode._folds import Folds
-from skode._held_out import held_out_losses
+from skode._held_out import held_out
 from skode._law_choice import fitted_law, law_confidence, law_instead
 from skode._overrule import overruled
 from skode._path import run_path
@@ -101,7 +101,8 @@ def select(
     path = run_path(dynamics, problem, spec, alphas, seed)
 
     parts = [(trajectories, trajectories)] if selection == "ebic" else folds.parts
-    losses = np.where(prepared.scales.moving, held_out_losses(parts, path, spec, seed, steady), 0.0)
+    held = held_out(parts, path, spec, seed, steady)
+    losses = np.where(prepared.scales.moving, held.losses, 0.0)
     if selection == "ebic":
         losses = information(losses, path.n_edges, prepared)
     best, level = choose_levels(losses, alphas, path.n_edges, selection, per_target=field.per_target)
@@ -126,7 +127,10 @@ def select(
     judges = [] if selection == "ebic" else folds.parts
     finished = partial(finish, dynamics, problem, start, specification=spec, seed=seed, folds=judges, steady=steady)
     whole: Callable[[], Trained] = cache(partial(finished, mask))
-    curves = curves_instead(setup, whole, mask, folds.parts, spec, seed, steady) if doubted and spec.laws else None
+    curves = None
+    if doubted and spec.laws:
+        refits = [some.at(level) for some in held.refits]
+        curves = curves_instead(setup, whole, mask, folds.parts, refits, spec, seed, steady)
     if curves is not None:
         if confident:
             confidence = curve_confidence(curves, folds.parts, spec, steady)

@@ -16,10 +16,11 @@ import skode._curve_folds
 import skode._selection
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
 from skode._curve_choice import curves_instead
-from skode._curve_folds import better_on_folds, curve_confidence
+from skode._curve_folds import Rival, better_on_folds, curve_confidence
 from skode._curves import pruned, search_curves
 from skode._finish import finish
 from skode._fit import set_up
+from skode._fold_products import fresh_on_folds
 from skode._folds import most_folds
 from skode.datasets import make_hill_network, make_lotka_volterra
 from skode.fields import HillField
@@ -153,10 +154,11 @@ def test_a_handful_of_windows_does_not_decide(network, monkeypatch):
     curves = search_curves(setup, [], reading.specification)
     mask = {name: torch.ones_like(value) for name, value in fresh_weights(setup).items()}
     folds = most_folds(reading.trajectories, 3).parts
-    told = partial(better_on_folds, curves, mask, spec=reading.specification, seed=0, steady=None)
-    assert told(folds=folds) and not told(folds=[])
+    fresh = fresh_on_folds(folds, mask, reading.specification, 0, None)
+    rivals = [Rival(setup, trained.field, trained.weights) for setup, trained in fresh]
+    assert better_on_folds(curves, rivals) and not better_on_folds(curves, [])
     monkeypatch.setattr(skode._curve_folds, "FEWEST", 1000)
-    assert not told(folds=folds)
+    assert not better_on_folds(curves, rivals)
 
 
 def fresh_weights(setup):
@@ -170,14 +172,29 @@ def test_networks_that_forecast_held_out_windows_better_stay(network, monkeypatc
     opened, spec = {name: torch.ones_like(value) for name, value in mask.items()}, reading.specification
     folds = most_folds(reading.trajectories, 3).parts
     networks = partial(finish, setup.dynamics, setup.problem, mask, opened, spec, 0, folds=folds)
-    given = (setup, networks, opened, folds, spec, 0, None)
+    refits = [trained.weights for _, trained in fresh_on_folds(folds, opened, replace(spec, widen=False), 0, None)]
+    given = (setup, networks, opened, folds, refits, spec, 0, None)
     assert curves_instead(*given) is not None
     forecast = skode._curve_choice.window_errors
     ours = lambda field: isinstance(field, HillField)  # noqa: E731
     worse = lambda dynamics, field, *rest: forecast(dynamics, field, *rest) * (1.0 if ours(field) else 1e-3)  # noqa: E731
-    monkeypatch.setattr(skode._curve_choice, "better_on_folds", lambda *given: True)
-    monkeypatch.setattr(skode._curve_choice, "window_errors", worse)
-    assert curves_instead(*given) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(skode._curve_choice, "window_errors", worse)
+        assert curves_instead(*given) is None
+    rivals = []  # networks as folds have fitted them, and once more with products where the finished ones have any
+
+    def told(curves, some):
+        rivals.append([rival.field.n_bilinear for rival in some])
+        return len(rivals) < 2
+
+    monkeypatch.setattr(skode._curve_choice, "better_on_folds", told)
+    finished = networks()
+    wide = replace(finished.field, n_bilinear=4)
+    lead = finished.weights["K"].shape[:2]
+    products = {name: torch.zeros(*lead, 4, wide.n_sources) for name in ("P", "R")}
+    with_products = finished._replace(field=wide, weights={**finished.weights, **products})
+    assert curves_instead(setup, lambda: with_products, *given[2:]) is None
+    assert len(rivals) == 2 and not any(rivals[0])
 
 
 def test_states_that_go_below_zero_have_no_curves(network):

@@ -192,7 +192,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "skode._folds": TYPES | {"skode._chains", "skode._trajectories"},
     "skode._strengths": TYPES | {"skode._validation"},
-    "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._parts"},
+    "skode._supports": TYPES | PARTS | {"skode._parts", "skode._stage", "skode._train"},
+    "skode._confidence": TYPES | PREPARED | PARTS | {"skode._fit", "skode._folds", "skode._supports"},
     "skode._fold_products": TYPES
     | PREPARED
     | PARTS
@@ -259,7 +260,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._path": TYPES
     | PARTS
     | {"skode._compact", "skode._dependencies", "skode._fit", "skode._parts", "skode._prepared", "skode._train"},
-    "skode._held_out": TYPES | PREPARED | PARTS | {"skode._fit", "skode._parts", "skode._path"},
+    "skode._held_out": TYPES | PREPARED | PARTS | {"skode._fit", "skode._parts", "skode._path", "skode._supports"},
     "skode._selection": SHAPES
     | PARTS
     | {
