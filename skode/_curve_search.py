@@ -12,6 +12,7 @@ import numpy as np
 from skode._curve_fits import STEPS, Candidate, CurveFit, CurveFits, own_first
 from skode._typing import BoolArray, FloatArray
 from skode.convex import EBIC_GAMMA, RESIDUAL_FLOOR, ebic
+from skode.fields.hill import JOINT, PAIRS
 
 FEW = 4
 """Steps of least squares for every set that is tried; the two best go on."""
@@ -123,7 +124,7 @@ class CurveSearch:
                 yield self._changed(fit, [k for k in fit.parents if k != j])
 
     def _exchanges(self, now: list[CurveFit], stuck: Sequence[int]) -> dict[int, list[Candidate]]:
-        """Another source in place of one."""
+        """Another source in place of one, or four of more."""
         places = [
             (k, j) for k in stuck for j in now[k].parents if j != now[k].target and not self.required[now[k].target, j]
         ]
@@ -133,6 +134,11 @@ class CurveSearch:
             others = [i for i in self._others(fit) if i != j]
             for i in self.fits.promising(fit, others, INSTEAD):
                 moves[k].append(self._changed(fit, (*fit.parents, i)))
+        for k in stuck:
+            others = [j for j in now[k].parents if j != now[k].target]
+            if JOINT < len(others) <= PAIRS:  # of no more than four sources all products are on offer
+                own = set(now[k].parents) - set(others)
+                moves[k] += [self._changed(now[k], (*own, *some)) for some in combinations(others, JOINT)]
         return moves
 
     def _others(self, fit: CurveFit) -> list[int]:

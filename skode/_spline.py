@@ -5,7 +5,8 @@ For knots s_1 < ... < s_n with weights v the spline minimises
     sum_i v_i (y_i - g(s_i))^2 + strength * integral g''(s)^2 ds.
 
 With g'' = gamma at the inner knots, Q'g = R gamma (Q: n x (n - 2) second differences, R: tridiagonal), so
-that the penalty is g' K g with K = Q R^-1 Q'. Two ways to solve it, the same answer:
+that the penalty is g' K g with K = Q R^-1 Q'. A penalty that is s times as strong in an interval makes its part of R
+one s-th, with R gamma the products of stiffness and g''. Two ways to solve it, the same answer:
 
 - `SpectralGrid`: the Demmler-Reinsch basis, one decomposition, after which every strength is a division;
 - `BandedGrid`: Reinsch's pentadiagonal system, cost linear in n, for long series.
@@ -63,15 +64,15 @@ class SpectralGrid(AbstractGrid):
     roughness: FloatArray  # (component,)
 
     @classmethod
-    def build(cls, knots: FloatArray, weights: FloatArray) -> SpectralGrid:
-        """Decompose the roughness penalty of three or more increasing knots."""
+    def build(cls, knots: FloatArray, weights: FloatArray, stiffness: FloatArray | None = None) -> SpectralGrid:
+        """Decompose the roughness penalty of three or more increasing knots, with a factor (interval,) if given."""
         n = len(knots)
         root = np.sqrt(weights)[:, None]
         differences = np.zeros((n - 2, n))
         row = np.arange(n - 2)
         for offset, band in enumerate(_second_differences(knots)):
             differences[row, row + offset] = band
-        factor = scipy.linalg.cholesky_banded(_gram(knots), lower=True)  # R = L L'
+        factor = scipy.linalg.cholesky_banded(_gram(knots, stiffness), lower=True)  # R = L L'
         lower = np.diag(factor[0]) + np.diag(factor[1, :-1], -1)
         half = scipy.linalg.solve_triangular(lower, differences / root.T, lower=True)  # K = half' half
         _, singular, right = np.linalg.svd(half, full_matrices=True)
@@ -115,13 +116,13 @@ class BandedGrid(AbstractGrid):
     sound: FloatArray  # the same, its diagonal raised so that rounding leaves R + strength Q' V^-1 Q definite
 
     @classmethod
-    def build(cls, knots: FloatArray, weights: FloatArray) -> BandedGrid:
-        """Set up the bands for three or more increasing knots."""
+    def build(cls, knots: FloatArray, weights: FloatArray, stiffness: FloatArray | None = None) -> BandedGrid:
+        """Set up the bands for three or more increasing knots, with a factor (interval,) of the penalty if given."""
         q = np.stack(_second_differences(knots))
         n = q.shape[1]
         v = 1.0 / weights
         gram, rough = np.zeros((3, n)), np.zeros((3, n))
-        gram[:2] = _gram(knots)
+        gram[:2] = _gram(knots, stiffness)
         rough[0] = q[0] ** 2 * v[:-2] + q[1] ** 2 * v[1:-1] + q[2] ** 2 * v[2:]
         rough[1, :-1] = q[1, :-1] * q[0, 1:] * v[1:-2] + q[2, :-1] * q[1, 1:] * v[2:-1]
         rough[2, :-2] = q[2, :-2] * q[0, 2:] * v[2:-2]
@@ -207,7 +208,7 @@ def _second_differences(knots: FloatArray) -> tuple[FloatArray, FloatArray, Floa
     return inverse[:-1], -inverse[:-1] - inverse[1:], inverse[1:]
 
 
-def _gram(knots: FloatArray) -> FloatArray:  # (2, knot - 2)
+def _gram(knots: FloatArray, stiffness: FloatArray | None) -> FloatArray:  # (2, knot - 2)
     """Return R, the integrals of products of the hat functions at the inner knots, in lower banded form."""
-    interval = np.diff(knots)
+    interval = np.diff(knots) if stiffness is None else np.diff(knots) / stiffness
     return np.stack([(interval[:-1] + interval[1:]) / 3.0, interval[1:] / 6.0])

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.fft
 import scipy.special
 
+from skode._bends import Bends, Curve, find_bends
 from skode._spline import AbstractGrid, BandedGrid, SpectralGrid, path
 from skode._typing import BoolArray, FloatArray, IntArray
 
@@ -21,6 +22,7 @@ LONG_SERIES = 300  # knots; beyond this the banded form is cheaper than the spec
 SHORT_INTERVAL = 1e-3  # of the trajectory's median interval
 CONSTANT_TOLERANCE = 1e-12  # of the largest absolute value of the variable
 LEVEL = 0.01  # probability that white noise is taken for movement
+ROUNDS = 2  # of smoothing again where paths bend unevenly
 FREQUENCIES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # where "slow" ends, as a fraction of the highest frequency
 
 
@@ -33,6 +35,7 @@ class Smooth(NamedTuple):
     dof: FloatArray  # (d,) equivalent parameters of the smooth, all trajectories together
     moves: BoolArray  # (d,) False: constant in every trajectory, up to noise
     strengths: FloatArray  # (d,) chosen factor of the roughness penalty, in units of time cubed; nan if not smoothed
+    bends: Bends | None  # when paths bend, where that made the penalty uneven
 
 
 def oversampling(n_seen: IntArray, dof: FloatArray) -> int:
@@ -68,12 +71,31 @@ class _Piece(NamedTuple):
 
     trajectory: int
     variables: IntArray  # (v,)
-    knots: FloatArray  # (knot,)
+    knots: FloatArray  # (knot,) since the trajectory began
     values: FloatArray  # (knot, v)
     weights: FloatArray  # (knot,)
-    grid: AbstractGrid | None  # None for one or two knots, which are left as they are
-    scale: float  # penalty factor on the grid = strength / scale
+    spacing: float  # mean interval
     mass: float  # mean weight of the knots
+    grid: AbstractGrid | None = None  # none yet, or for one or two knots, which are left as they are
+
+    @property
+    def scale(self) -> float:
+        """Penalty factor on the grid = strength / scale."""
+        return self.mass * self.spacing**3
+
+    def fit(self, strengths: FloatArray) -> FloatArray:  # (d,)
+        """Smoothed values at the knots.  # (knot, v)"""
+        return self.values if self.grid is None else self.grid.fit(self.values, strengths[self.variables] / self.scale)
+
+
+class _Choice(NamedTuple):
+    """Strengths of all variables, and what they say."""
+
+    noise: FloatArray  # (d,)
+    dof: FloatArray  # (d,)
+    strengths: FloatArray  # (d,)
+    score: FloatArray  # (d,) of cross-validation; nan where nothing can be smoothed
+    n_data: FloatArray  # (d,) observations
 
 
 def smooth(
@@ -100,6 +122,12 @@ def smooth(
     noise: the power of slow and of fast components (cosines of the order of observation) is compared by
     two-sided F tests at five frequencies, all together at level 0.01, or if it deviates by no more than 1e-9
     of its largest value. It is then replaced by its mean in every trajectory.
+
+    Paths that relax bend much where they begin, and little later: one strength would flatten the one and leave noise
+    in the other. So all is smoothed again with :math:`\lambda_i / q` in place of :math:`\lambda_i`, where q is the mean
+    square of second derivatives, of all variables, at the same time since a trajectory began, relative to its mean over
+    time; and once more with the q of that. The former paths stay where cross-validation does not prefer the new ones,
+    by more than BIC asks for the parameters of q, as for paths that bend everywhere alike.
 
     Parameters
     ----------
@@ -144,30 +172,39 @@ def smooth(
     seen = [np.isfinite(y).any(axis=1) for y in values]
     total = sum(float(w[keep].sum()) for w, keep in zip(weights, seen, strict=True))
     mean_weight = total / max(sum(int(keep.sum()) for keep in seen), 1)
-    cache: dict[bytes, AbstractGrid] = {}
     pieces: list[_Piece] = []
     knots: list[FloatArray] = []
     for k, (t, y, w, keep) in enumerate(zip(times, values, weights, seen, strict=True)):
         order = np.flatnonzero(keep)[np.argsort(t[keep], kind="stable")]
         t, y, w = t[order], y[order], w[order] / mean_weight
         knots.append(_merge(t, np.empty((len(t), 0)), w)[0])
-        pieces.extend(_split(k, t, y, w, cache))
+        pieces.extend(_split(k, t, y, w))
 
-    noise, dof, strengths = _choose(pieces, knots, n_variables)
     found, constant_noise = _moving(pieces, n_variables)
     moves = found if moves is None else moves
+    pieces = _on_grids(pieces, None)
+    chosen, bends = _choose(pieces, knots, n_variables), None
+    for _ in range(ROUNDS):
+        uneven = _bends(pieces, chosen, moves)
+        if uneven is None:
+            break
+        stiffer = _on_grids(pieces, uneven)
+        other = _choose(stiffer, knots, n_variables)
+        if not _gain(chosen, other, moves) > (0.0 if bends else uneven.price(chosen.n_data[moves].sum())):
+            break
+        pieces, chosen, bends = stiffer, other, uneven
+    noise, dof, strengths = chosen[:3]
     n_pieces = np.zeros(n_variables)
     states = [np.full((len(t), n_variables), np.nan) for t in knots]
     for piece in pieces:
         n_pieces[piece.variables] += 1
-        fitted = piece.values.copy()
-        if piece.grid is not None:
-            fitted = piece.grid.fit(piece.values, strengths[piece.variables] / piece.scale)
+        fitted = piece.fit(strengths).copy()
         still = ~moves[piece.variables]
         fitted[:, still] = np.average(piece.values[:, still], axis=0, weights=piece.weights)
         target = knots[piece.trajectory]
         same = len(target) == len(piece.knots)
-        states[piece.trajectory][:, piece.variables] = fitted if same else path(piece.knots, fitted, target)[0]
+        own = fitted if same else path(piece.knots, fitted, target - target[0])[0]
+        states[piece.trajectory][:, piece.variables] = own
     return Smooth(
         knots,
         states,
@@ -175,6 +212,7 @@ def smooth(
         np.where(moves, dof, n_pieces),
         moves,
         np.where(moves, strengths, np.nan),
+        bends,
     )
 
 
@@ -215,7 +253,7 @@ def _merge(t: FloatArray, y: FloatArray, w: FloatArray) -> tuple[FloatArray, Flo
     return merged_t, merged_y, mass
 
 
-def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray, cache: dict[bytes, AbstractGrid]) -> list[_Piece]:
+def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray) -> list[_Piece]:
     """Cut a trajectory (times sorted) into groups of variables observed at the same times."""
     patterns, which = np.unique(np.isfinite(y), axis=1, return_inverse=True)
     pieces = []
@@ -224,33 +262,49 @@ def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray, cache: dict[byte
             variables = np.flatnonzero(which.ravel() == g)
             knots, values, weights = _merge(t[rows], y[np.ix_(rows, variables)], w[rows])
             spacing = (knots[-1] - knots[0]) / max(len(knots) - 1, 1)
-            mass = float(weights.mean())
-            grid = _grid((knots - knots[0]) / spacing, weights / mass, cache) if len(knots) > 2 else None
-            pieces.append(_Piece(k, variables, knots, values, weights, grid, mass * spacing**3, mass))
+            pieces.append(_Piece(k, variables, knots - t[0], values, weights, spacing, float(weights.mean())))
     return pieces
 
 
-def _grid(knots: FloatArray, weights: FloatArray, cache: dict[bytes, AbstractGrid]) -> AbstractGrid:
-    """Return the grid of these scaled knots, made once for all that share it up to shift and scale."""
-    knots, weights = np.round(knots, 11), np.maximum(np.round(weights, 11), 1e-9)
-    key = knots.tobytes() + weights.tobytes()
-    if key not in cache:
-        kind = SpectralGrid if len(knots) <= LONG_SERIES else BandedGrid
-        cache[key] = kind.build(knots, weights)
-    return cache[key]
+def _on_grids(pieces: list[_Piece], bends: Bends | None) -> list[_Piece]:
+    """The same with their grids, each made once for all pieces that share it up to shift and scale."""
+    cache: dict[bytes, AbstractGrid] = {}
+    out = []
+    for piece in pieces:
+        if len(piece.knots) < 3:
+            out.append(piece)
+            continue
+        knots = np.round((piece.knots - piece.knots[0]) / piece.spacing, 11)
+        weights = np.maximum(np.round(piece.weights / piece.mass, 11), 1e-9)
+        stiffness = None
+        if bends is not None:
+            stiffness = np.round(bends.stiffness((piece.knots[1:] + piece.knots[:-1]) / 2), 11)
+        key = knots.tobytes() + weights.tobytes() + (b"" if stiffness is None else stiffness.tobytes())
+        if key not in cache:
+            kind = SpectralGrid if len(knots) <= LONG_SERIES else BandedGrid
+            cache[key] = kind.build(knots, weights, stiffness)
+        out.append(piece._replace(grid=cache[key]))
+    return out
 
 
-def _choose(
-    pieces: list[_Piece], knots: list[FloatArray], n_variables: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Choose strengths by pooled cross-validation; return noise, dof and strengths, each (d,)."""
+def _bends(pieces: list[_Piece], chosen: _Choice, moves: BoolArray) -> Bends | None:
+    """When the smoothed paths bend."""
+    curves = [
+        Curve(piece.variables, piece.knots, piece.fit(chosen.strengths)) for piece in pieces if piece.grid is not None
+    ]
+    return find_bends(curves, moves, float(chosen.dof[moves].sum()))
+
+
+def _choose(pieces: list[_Piece], knots: list[FloatArray], n_variables: int) -> _Choice:
+    """Choose strengths by pooled cross-validation."""
     curved = [piece for piece in pieces if piece.grid is not None]
     n_knots, n_curved = np.zeros((2, n_variables))
     for piece in pieces:
         n_knots[piece.variables] += len(piece.knots)
         n_curved[piece.variables] += len(piece.knots) * (piece.grid is not None)
     if not curved:
-        return np.full(n_variables, np.nan), n_knots, np.full(n_variables, np.nan)
+        nothing = np.full(n_variables, np.nan)
+        return _Choice(nothing, n_knots, nothing, nothing, n_knots)
     unit = float(np.median(np.concatenate([np.diff(t) for t in knots if len(t) > 1])))
     longest = max((p.knots[-1] - p.knots[0]) ** 3 * len(p.knots) for p in curved)
     mass = float(np.mean(np.concatenate([piece.weights for piece in curved])))
@@ -270,7 +324,14 @@ def _choose(
         best = np.argmin(np.where(np.isnan(score), np.inf, score), axis=0)
         chosen = (best, np.arange(n_variables))
         noise = np.sqrt(residual[chosen] / freedom[chosen])
-    return noise, n_knots - freedom[chosen], strengths[best]
+    return _Choice(noise, n_knots - freedom[chosen], strengths[best], score[chosen], n_knots)
+
+
+def _gain(before: _Choice, after: _Choice, moves: BoolArray) -> float:
+    """Rise of the log-likelihood, as far as scores are mean squares of prediction errors."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gain = before.n_data / 2 * np.log(before.score / after.score)
+    return float(gain[moves & np.isfinite(gain)].sum())
 
 
 def _moving(pieces: list[_Piece], n_variables: int) -> tuple[BoolArray, FloatArray]:

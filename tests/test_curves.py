@@ -16,12 +16,15 @@ import skode._curve_folds
 import skode._selection
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
 from skode._curve_choice import curves_instead
+from skode._curve_fits import SEARCHED, CurveFits, curve_prices
 from skode._curve_folds import Rival, better_on_folds, curve_confidence
-from skode._curves import pruned, search_curves
+from skode._curve_search import CurveSearch
+from skode._curves import bare_curves, pruned, search_curves
 from skode._finish import finish
 from skode._fit import set_up
 from skode._fold_products import fresh_on_folds
 from skode._folds import most_folds
+from skode._problem import every_row
 from skode.datasets import make_hill_network, make_lotka_volterra
 from skode.fields import HillField
 
@@ -201,3 +204,18 @@ def test_states_that_go_below_zero_have_no_curves(network):
     lower = replace(network, states=[x - 1.0 for x in network.states])
     reading, setup = read(lower)
     assert search_curves(setup, [], reading.specification) is None
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_four_regulators_that_act_together_are_found_among_seven(seed):
+    network = make_hill_network(8, 20, 20, n_edges=24, noise=0.02, random_state=seed)
+    four = [int(i) for i in np.flatnonzero(network.adjacency.sum(axis=1) == 4)]
+    reading, (prepared, dynamics, problem) = read(network)
+    rows, prices = every_row(prepared, problem.matching.double()), curve_prices(1e-3)[SEARCHED]
+    fits = CurveFits(bare_curves(dynamics.field, prepared), rows, problem.matching, prices)
+    every = np.ones((8, 8), dtype=bool)
+    search = CurveSearch(fits, np.full(8, 100.0), every, ~every)
+    found = search.run([(i, range(8)) for i in four])
+    assert [set(fit.parents) - {fit.target} for fit in found] == [
+        set(np.flatnonzero(network.adjacency[i])) for i in four
+    ]

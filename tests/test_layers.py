@@ -73,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     # numpy preparation
     "skode._scales": TYPES,
     "skode._spline": TYPES,
-    "skode.smooth": TYPES | {"skode._spline"},
+    "skode._bends": TYPES,
+    "skode.smooth": TYPES | {"skode._bends", "skode._spline"},
     "skode._blas": set(),
     "skode._memory": set(),
     "skode._compact": TYPES,
@@ -126,7 +127,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._amounts": TYPES | {"skode._prepared"},
     "skode._curve_fits": TYPES
     | {"skode._amounts", "skode._parallel", "skode._refit", "skode.fields", "skode.least_squares", "skode.objectives"},
-    "skode._curve_search": TYPES | {"skode._curve_fits", "skode.convex"},
+    "skode._curve_search": TYPES | {"skode._curve_fits", "skode.convex", "skode.fields"},
     "skode._reading_search": TYPES | PARTS | {"skode._curve_fits", "skode._curve_search", "skode._readers"},
     "skode._additive": TYPES
     | PARTS

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline, make_smoothing_spline
 
+from skode._bends import BINS, LEAST, Curve, find_bends
 from skode._spline import BandedGrid, SpectralGrid
+from skode.datasets import make_hill_network
 from skode.smooth import LONG_SERIES, path, smooth
 
 
@@ -224,3 +226,66 @@ def test_uneven_series_of_a_hundred_thousand_points_are_smoothed_up_to_a_straigh
     freedom = grid.residual_freedom(strengths[[0, -1]])
     assert np.isfinite(residual).all() and (np.diff(residual) > -1e-5 * residual[-1]).all()
     assert residual[-1] / freedom[-1] == pytest.approx(0.01, rel=0.02)  # the noise about the line, and two parameters
+
+
+def test_an_uneven_penalty_is_that_of_a_fine_path_whose_bends_cost_what_they_should():
+    rng = np.random.default_rng(0)
+    knots, values = np.linspace(0.0, 12.0, 13), rng.standard_normal((13, 1))
+    stiffness, strength, per = np.geomspace(0.01, 5.0, 12), 0.3, 60
+    # min |y - x|^2 + strength * sum over a fine grid of s(t) x''(t)^2 dt, the data at every sixtieth point
+    n, step = 12 * per + 1, 1.0 / per
+    bends = (np.eye(n - 2, n) - 2.0 * np.eye(n - 2, n, 1) + np.eye(n - 2, n, 2)) / step**2
+    cost = stiffness[np.minimum((np.arange(1, n - 1) - 0.5) // per, 11).astype(int)]
+    seen = np.zeros((13, n))
+    seen[np.arange(13), np.arange(13) * per] = 1.0
+    system = seen.T @ seen + strength * step * bends.T @ (cost[:, None] * bends)
+    fine = np.linalg.solve(system, seen.T @ values)[::per]
+    for kind in (SpectralGrid, BandedGrid):
+        found = kind.build(knots, np.ones(13), stiffness).fit(values, np.array([strength]))
+        np.testing.assert_allclose(found, fine, atol=0.02 * np.ptp(fine))
+        even = kind.build(knots, np.ones(13)).fit(values, np.array([strength]))
+        same = kind.build(knots, np.ones(13), np.full(12, 2.0)).fit(values, np.array([strength / 2.0]))
+        np.testing.assert_allclose(same, even, atol=1e-9)
+        assert np.abs(even - fine).max() > 0.1 * np.ptp(fine)
+
+
+def test_bends_are_mean_squares_of_second_derivatives_by_the_time_since_a_path_began():
+    elapsed = np.linspace(0.0, 4.0, 401)
+    rates = np.array([1.0, 1.0, 2.0])
+    curves = [
+        Curve(np.array([0, 1, 2]), elapsed, a * np.exp(-rates * elapsed[:, None]) * np.array([1.0, 1e3, 1.0]))
+        for a in (0.5, -2.0)
+    ]
+    flat = np.array([True, True, False])  # one that does not move has no say
+    found = find_bends(curves, flat, 1e3)
+    edges = np.linspace(0.0, 4.0, BINS + 1)
+    exact = -np.diff(np.exp(-2.0 * edges)) / np.diff(edges)  # of exp(-t)'' squared, times two
+    np.testing.assert_allclose(found.elapsed, (edges[1:] + edges[:-1]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(found.amount, np.maximum(exact, LEAST * exact[0]) / exact.mean(), rtol=0.02)
+    assert found.price(np.exp(2.0)) == pytest.approx(BINS - 1)
+    np.testing.assert_allclose(found.stiffness(found.elapsed), 1.0 / found.amount)
+    assert find_bends(curves, flat, 30.0) is None and find_bends([], flat, 1e3) is None
+    assert find_bends(curves, np.zeros(3, dtype=bool), 1e3) is None
+
+
+def test_paths_that_relax_are_smoothed_better_than_with_one_penalty_for_all_times(monkeypatch):
+    ratios = []
+    for seed in range(3):
+        system = make_hill_network(n_trajectories=20, n_times=30, noise=0.05, random_state=seed)
+        found = smooth(system.times, system.states)
+        assert found.bends is not None and found.bends.amount[0] > 5.0 * found.bends.amount[-1]
+        with monkeypatch.context() as patch:
+            patch.setattr("skode.smooth.ROUNDS", 0)
+            even = smooth(system.times, system.states)
+        assert even.bends is None
+        errors = [
+            np.concatenate([np.diff(x - y, axis=0) for x, y in zip(some.states, system.clean_states, strict=True)])
+            for some in (found, even)
+        ]
+        ratios.append(np.sqrt((errors[0] ** 2).mean() / (errors[1] ** 2).mean()))
+    assert max(ratios) < 0.9
+
+
+def test_paths_that_bend_everywhere_alike_are_left_as_they_were():
+    times, _, values = noisy_waves(60, 8, 0.1, seed=0)
+    assert smooth(times, values).bends is None
