@@ -1,4 +1,4 @@
-"""When paths bend: how much of their bending falls into every part of the time since they began."""
+"""When paths bend: all of them, by the time since they began, and each of them by itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ PER_BIN = 40
 """Equivalent parameters of all paths together for every part, of which a mean square is known to a quarter."""
 LEAST = 1e-3
 """Least bending of a part, relative to the part that bends most."""
+WINDOW = 3.0
+"""Equivalent parameters of a path in the window in which its own bends are averaged."""
+PRIOR = 10.0
+"""Squares for which what is known of all paths counts beside those of a window: its parameters, of every variable."""
 
 
 class Bends(NamedTuple):
@@ -24,9 +28,9 @@ class Bends(NamedTuple):
     elapsed: FloatArray  # (bin,) increasing, since a path began
     amount: FloatArray  # (bin,)
 
-    def stiffness(self, elapsed: FloatArray) -> FloatArray:
-        """Factor of the roughness penalty at some times: where paths bend less, bending costs more."""
-        return np.asarray(1.0 / np.interp(elapsed, self.elapsed, self.amount))
+    def at(self, elapsed: FloatArray) -> FloatArray:
+        """The amount at some times; the inverse is how stiff paths are there."""
+        return np.asarray(np.interp(elapsed, self.elapsed, self.amount))
 
     def price(self, n_data: float) -> float:
         """Half of what the Bayesian information criterion asks for all parts but one."""
@@ -34,11 +38,21 @@ class Bends(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Variables of one trajectory that are known at the same times."""
+    """Variables of one trajectory that are known at the same times, and natural cubic splines through their states."""
 
     variables: IntArray  # (v,)
-    elapsed: FloatArray  # (knot,) since the trajectory began
+    elapsed: FloatArray  # (knot,) since the trajectory began, three or more
     states: FloatArray  # (knot, v)
+
+    @property
+    def middles(self) -> FloatArray:
+        """Middles of the intervals."""
+        return np.asarray((self.elapsed[1:] + self.elapsed[:-1]) / 2)
+
+    def squares(self) -> FloatArray:
+        """Mean square second derivative of every interval.  # (interval, v)"""
+        bend = scipy.interpolate.CubicSpline(self.elapsed, self.states, bc_type="natural")(self.elapsed, 2)
+        return np.asarray((bend[1:] ** 2 + bend[1:] * bend[:-1] + bend[:-1] ** 2) / 3.0)  # bends are lines
 
 
 def find_bends(curves: Sequence[Curve], moves: BoolArray, n_parameters: float) -> Bends | None:
@@ -52,7 +66,6 @@ def find_bends(curves: Sequence[Curve], moves: BoolArray, n_parameters: float) -
     Parameters
     ----------
     curves : sequence of Curve
-        Natural cubic splines through their states; three or more knots each.
     moves : bool array (d,)
     n_parameters : float
         Equivalent parameters of all of them together, which bounds the number of bins.
@@ -64,7 +77,7 @@ def find_bends(curves: Sequence[Curve], moves: BoolArray, n_parameters: float) -
     """
     if not curves:
         return None
-    middles = [(curve.elapsed[1:] + curve.elapsed[:-1]) / 2 for curve in curves]
+    middles = [curve.middles for curve in curves]
     edges = _edges(np.concatenate(middles), int(min(BINS, n_parameters / PER_BIN)))
     if not len(edges):
         return None
@@ -72,9 +85,7 @@ def find_bends(curves: Sequence[Curve], moves: BoolArray, n_parameters: float) -
     power, length = np.zeros((2, n_bins, len(moves)))
     place = np.zeros(n_bins)
     for curve, middle in zip(curves, middles, strict=True):
-        bend = scipy.interpolate.CubicSpline(curve.elapsed, curve.states, bc_type="natural")(curve.elapsed, 2)
-        square = (bend[1:] ** 2 + bend[1:] * bend[:-1] + bend[:-1] ** 2) / 3.0  # exact mean of a line's square
-        interval = np.diff(curve.elapsed)
+        square, interval = curve.squares(), np.diff(curve.elapsed)
         own = np.searchsorted(edges, middle)
         for b in np.unique(own):
             some = own == b
@@ -90,6 +101,58 @@ def find_bends(curves: Sequence[Curve], moves: BoolArray, n_parameters: float) -
     share = power / (power.sum(axis=0) / length.sum(axis=0))  # what every variable would add at its mean: its length
     amount = share.sum(axis=1) / length.sum(axis=1)
     return Bends(elapsed, np.maximum(amount, LEAST * amount.max()))
+
+
+def own_bends(curves: Sequence[Curve], moves: BoolArray, bends: Bends | None, dof: FloatArray) -> list[FloatArray]:
+    r"""How much every path bends in every interval, by what is known of all paths and by its own bends nearby.
+
+    .. math:: q = \bar q \, \frac{n_0 + n r}{n_0 + n}, \qquad r = mean \frac{g_i''^2}{\bar q \, m_i}
+
+    with :math:`\bar q` the amount for all paths, m_i the mean of :math:`g_i''^2 / \bar q` over time, the mean over the
+    variables that move and a window of the time in which a path has three equivalent parameters, n = 3 for each of
+    these variables, and :math:`n_0 = 10`.
+
+    Parameters
+    ----------
+    curves : sequence of Curve
+    moves : bool array (d,)
+    bends : Bends or None
+        Of all paths; None for those that bend alike at all times.
+    dof : array (d,)
+        Equivalent parameters of all of them together.
+
+    Returns
+    -------
+    list of arrays (interval,)
+    """
+    whole = [np.ones(len(curve.middles)) if bends is None else bends.at(curve.middles) for curve in curves]
+    relative = [curve.squares() / amount[:, None] for curve, amount in zip(curves, whole, strict=True)]
+    power, length = np.zeros((2, len(moves)))
+    for curve, square in zip(curves, relative, strict=True):
+        power[curve.variables] += np.diff(curve.elapsed) @ square
+        length[curve.variables] += curve.elapsed[-1] - curve.elapsed[0]
+    bent = moves & (power > 0) & (dof > 0)
+    if not bent.any():
+        return whole
+    mean = power / np.where(length > 0, length, 1.0)
+    reach = WINDOW / 2 * float(np.median(length[bent] / dof[bent]))
+    out = []
+    for curve, amount, square in zip(curves, whole, relative, strict=True):
+        some = bent[curve.variables]
+        n = WINDOW * some.sum()
+        if n:
+            ratio = (square[:, some] / mean[curve.variables[some]]).mean(axis=1)
+            amount = amount * (PRIOR + n * _nearby(curve.elapsed, ratio, reach)) / (PRIOR + n)
+        out.append(amount)
+    return out
+
+
+def _nearby(knots: FloatArray, values: FloatArray, reach: float) -> FloatArray:
+    """Means of what is constant in every interval, over all that is within reach of the middles of the intervals."""
+    middles, interval = (knots[1:] + knots[:-1]) / 2, np.diff(knots)
+    total = np.append(0.0, np.cumsum(interval * values))
+    low, high = np.maximum(middles - reach, knots[0]), np.minimum(middles + reach, knots[-1])
+    return np.asarray((np.interp(high, knots, total) - np.interp(low, knots, total)) / (high - low))
 
 
 def _edges(middles: FloatArray, n_bins: int) -> FloatArray:

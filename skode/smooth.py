@@ -9,7 +9,7 @@ import numpy as np
 import scipy.fft
 import scipy.special
 
-from skode._bends import Bends, Curve, find_bends
+from skode._bends import Curve, find_bends, own_bends
 from skode._spline import AbstractGrid, BandedGrid, SpectralGrid, path
 from skode._typing import BoolArray, FloatArray, IntArray
 
@@ -35,7 +35,7 @@ class Smooth(NamedTuple):
     dof: FloatArray  # (d,) equivalent parameters of the smooth, all trajectories together
     moves: BoolArray  # (d,) False: constant in every trajectory, up to noise
     strengths: FloatArray  # (d,) chosen factor of the roughness penalty, in units of time cubed; nan if not smoothed
-    bends: Bends | None  # when paths bend, where that made the penalty uneven
+    uneven: bool  # whether bends cost more at some times than at others
 
 
 def oversampling(n_seen: IntArray, dof: FloatArray) -> int:
@@ -123,11 +123,12 @@ def smooth(
     two-sided F tests at five frequencies, all together at level 0.01, or if it deviates by no more than 1e-9
     of its largest value. It is then replaced by its mean in every trajectory.
 
-    Paths that relax bend much where they begin, and little later: one strength would flatten the one and leave noise
-    in the other. So all is smoothed again with :math:`\lambda_i / q` in place of :math:`\lambda_i`, where q is the mean
-    square of second derivatives, of all variables, at the same time since a trajectory began, relative to its mean over
-    time; and once more with the q of that. The former paths stay where cross-validation does not prefer the new ones,
-    by more than BIC asks for the parameters of q, as for paths that bend everywhere alike.
+    Paths that relax bend much where they begin and little later, others jump and rest: one strength would flatten the
+    one and leave noise in the other. So all is smoothed again with :math:`\lambda_i / q` in place of :math:`\lambda_i`.
+    At first q is the mean square of second derivatives, of all variables, at the same time since a trajectory began,
+    relative to its mean over time (twice, where that helps); then every trajectory's own bends nearby count too. Each
+    time the former paths stay where cross-validation does not prefer the new ones, and at first by more than BIC asks
+    for the parameters of q. Between knots a path is the natural cubic spline through its smoothed states.
 
     Parameters
     ----------
@@ -182,17 +183,8 @@ def smooth(
 
     found, constant_noise = _moving(pieces, n_variables)
     moves = found if moves is None else moves
-    pieces = _on_grids(pieces, None)
-    chosen, bends = _choose(pieces, knots, n_variables), None
-    for _ in range(ROUNDS):
-        uneven = _bends(pieces, chosen, moves)
-        if uneven is None:
-            break
-        stiffer = _on_grids(pieces, uneven)
-        other = _choose(stiffer, knots, n_variables)
-        if not _gain(chosen, other, moves) > (0.0 if bends else uneven.price(chosen.n_data[moves].sum())):
-            break
-        pieces, chosen, bends = stiffer, other, uneven
+    even = _on_grids(pieces, [None] * len(pieces))
+    pieces, chosen = _follow_bends(even, _choose(even, knots, n_variables), knots, moves)
     noise, dof, strengths = chosen[:3]
     n_pieces = np.zeros(n_variables)
     states = [np.full((len(t), n_variables), np.nan) for t in knots]
@@ -212,7 +204,7 @@ def smooth(
         np.where(moves, dof, n_pieces),
         moves,
         np.where(moves, strengths, np.nan),
-        bends,
+        pieces is not even,
     )
 
 
@@ -266,33 +258,70 @@ def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray) -> list[_Piece]:
     return pieces
 
 
-def _on_grids(pieces: list[_Piece], bends: Bends | None) -> list[_Piece]:
-    """The same with their grids, each made once for all pieces that share it up to shift and scale."""
+def _on_grids(pieces: list[_Piece], stiffness: Sequence[FloatArray | None]) -> list[_Piece]:
+    """The same with their grids, each made once for all pieces that share it up to shift and scale.
+
+    Parameters
+    ----------
+    pieces : list of _Piece
+    stiffness : sequence of arrays (interval,) or None, one per piece
+        Factors of the penalty.
+    """
     cache: dict[bytes, AbstractGrid] = {}
     out = []
-    for piece in pieces:
+    for piece, factor in zip(pieces, stiffness, strict=True):
         if len(piece.knots) < 3:
             out.append(piece)
             continue
         knots = np.round((piece.knots - piece.knots[0]) / piece.spacing, 11)
         weights = np.maximum(np.round(piece.weights / piece.mass, 11), 1e-9)
-        stiffness = None
-        if bends is not None:
-            stiffness = np.round(bends.stiffness((piece.knots[1:] + piece.knots[:-1]) / 2), 11)
-        key = knots.tobytes() + weights.tobytes() + (b"" if stiffness is None else stiffness.tobytes())
+        factor = None if factor is None else np.round(factor, 11)
+        key = knots.tobytes() + weights.tobytes() + (b"" if factor is None else factor.tobytes())
         if key not in cache:
             kind = SpectralGrid if len(knots) <= LONG_SERIES else BandedGrid
-            cache[key] = kind.build(knots, weights, stiffness)
+            cache[key] = kind.build(knots, weights, factor)
         out.append(piece._replace(grid=cache[key]))
     return out
 
 
-def _bends(pieces: list[_Piece], chosen: _Choice, moves: BoolArray) -> Bends | None:
-    """When the smoothed paths bend."""
-    curves = [
-        Curve(piece.variables, piece.knots, piece.fit(chosen.strengths)) for piece in pieces if piece.grid is not None
-    ]
-    return find_bends(curves, moves, float(chosen.dof[moves].sum()))
+def _follow_bends(
+    pieces: list[_Piece], chosen: _Choice, knots: list[FloatArray], moves: BoolArray
+) -> tuple[list[_Piece], _Choice]:
+    """Smooth again with penalties that follow when paths bend, as far as cross-validation prefers it.
+
+    First by the time since a trajectory began, then every trajectory by its own bends too.
+
+    Returns
+    -------
+    list of _Piece
+        The same object if nothing is better.
+    _Choice
+    """
+    bends, curved = None, [piece.grid is not None for piece in pieces]
+
+    def curves() -> list[Curve]:
+        return [
+            Curve(piece.variables, piece.knots, piece.fit(chosen.strengths))
+            for piece in pieces
+            if piece.grid is not None
+        ]
+
+    def again(amounts: Sequence[FloatArray]) -> tuple[list[_Piece], _Choice, float]:
+        left = iter(amounts)
+        stiffer = _on_grids(pieces, [1.0 / next(left) if some else None for some in curved])
+        other = _choose(stiffer, knots, len(moves))
+        return stiffer, other, _gain(chosen, other, moves)
+
+    for _ in range(ROUNDS):
+        found = find_bends(curves(), moves, float(chosen.dof[moves].sum()))
+        if found is None:
+            break
+        stiffer, other, gain = again([found.at(curve.middles) for curve in curves()])
+        if not gain > (0.0 if bends else found.price(float(chosen.n_data[moves].sum()))):
+            break
+        pieces, chosen, bends = stiffer, other, found
+    stiffer, other, gain = again(own_bends(curves(), moves, bends, chosen.dof))
+    return (stiffer, other) if gain > 0.0 else (pieces, chosen)
 
 
 def _choose(pieces: list[_Piece], knots: list[FloatArray], n_variables: int) -> _Choice:
