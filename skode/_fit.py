@@ -236,7 +236,13 @@ class SetUp(NamedTuple):
 
 def set_up(trajectories: Trajectories, spec: Specification, steady: SteadyRows | None) -> SetUp:
     """Prepare the data, and make the field that a specification names."""
-    prepared = prepare(trajectories, order=spec.order, time_dependent=spec.time_dependent, steady=steady)
+    prepared = prepare(
+        trajectories,
+        order=spec.order,
+        time_dependent=spec.time_dependent,
+        steady=steady,
+        even=spec.training == "trajectory",
+    )
     field = make_field(spec, trajectories.n_states, trajectories.n_inputs)
     spec.penalty.check(field)
     return SetUp(prepared, Dynamics(field, prepared.scales, spec.time_dependent), problem_of(spec, prepared))

@@ -25,7 +25,14 @@ class Smoothed(NamedTuple):
 
 
 def smooth_pieces(
-    pieces: list[Piece], inputs: FloatArray, chains: Chains, *, moves: BoolArray | None, order: int, bent: BoolArray
+    pieces: list[Piece],
+    inputs: FloatArray,
+    chains: Chains,
+    *,
+    moves: BoolArray | None,
+    order: int,
+    bent: BoolArray,
+    even: bool = False,
 ) -> Smoothed:
     """Smooth pieces that hang together as one.
 
@@ -46,6 +53,8 @@ def smooth_pieces(
     order : 1 or 2
     bent : bool array (trajectory,)
         Whether the field changes where a trajectory ends.
+    even : bool, default=False
+        Whether bends cost the same at all times (see ``smooth``).
 
     Returns
     -------
@@ -75,11 +84,11 @@ def smooth_pieces(
     times, states, weights = _series(pieces, runs)
     sizes = np.array([len(clock) for clock in times])
     if len(times) == len(np.unique(chains.series)) or sizes[sizes > 2].sum() >= sizes.sum() / 2:
-        found = smooth(times, states, weights, moves=moves)
+        found = smooth(times, states, weights, moves=moves, even=even)
         shared = len(times) - len(np.unique(chains.series))  # levels of runs that start where others end
         return _cut(found._replace(dof=found.dof - shared), pieces, runs)
     told = _along(*_series(pieces, chains), _pushes(pieces, inputs, chains), moves)
-    found = smooth(times, states, weights, moves=told.moves)
+    found = smooth(times, states, weights, moves=told.moves, even=even)
     return _cut(found._replace(noise=told.noise, dof=told.dof), pieces, runs)
 
 

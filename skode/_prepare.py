@@ -37,6 +37,7 @@ def prepare(
     time_dependent: bool,
     steady: SteadyRows | None = None,
     scales: Scales | None = None,
+    even: bool = False,
 ) -> Prepared:
     """Smooth, find constant states, standardise, and cut every trajectory into interval rows.
 
@@ -56,6 +57,8 @@ def prepare(
         Each becomes an interval row with slope zero and the weight of a mean interval.
     scales : Scales, optional
         Units of other data, for a test part; by default they are found here.
+    even : bool, default=False
+        Whether smoothing lets bends cost the same at all times, where paths set nothing but units.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def prepare(
     chains = find_chains(trajectories)
     known = None if scales is None else scales.moving
     bent = _bent(trajectories, chains.after, time_dependent)
-    smoothed, slopes = smooth_pieces(raw, trajectories.inputs, chains, moves=known, order=order, bent=bent)
+    smoothed, slopes = smooth_pieces(raw, trajectories.inputs, chains, moves=known, order=order, bent=bent, even=even)
     paths, slopes_at_knots = _paths(smoothed, slopes, trajectories.velocity, order)
     weights = knot_weights(raw, smoothed.knots)
     if scales is None:

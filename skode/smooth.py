@@ -104,6 +104,7 @@ def smooth(
     weights: Sequence[FloatArray] | None = None,
     *,
     moves: BoolArray | None = None,
+    even: bool = False,
 ) -> Smooth:
     r"""Smooth every trajectory by a natural cubic spline with one strength per variable.
 
@@ -139,6 +140,10 @@ def smooth(
         Observations; nan is missing. A missing entry and a missing row are the same thing.
     weights : sequence of float arrays, one per trajectory, shape (n_k,), default None
         Positive weights of rows; None is 1 everywhere. Only their ratios matter.
+    moves : bool array (d,), default None
+        Which variables move, if that is known.
+    even : bool, default False
+        Whether bends cost the same at all times.
 
     Returns
     -------
@@ -183,8 +188,10 @@ def smooth(
 
     found, constant_noise = _moving(pieces, n_variables)
     moves = found if moves is None else moves
-    even = _on_grids(pieces, [None] * len(pieces))
-    pieces, chosen = _follow_bends(even, _choose(even, knots, n_variables), knots, moves)
+    plain = _on_grids(pieces, [None] * len(pieces))
+    pieces, chosen = plain, _choose(plain, knots, n_variables)
+    if not even:
+        pieces, chosen = _follow_bends(plain, chosen, knots, moves)
     noise, dof, strengths = chosen[:3]
     n_pieces = np.zeros(n_variables)
     states = [np.full((len(t), n_variables), np.nan) for t in knots]
@@ -204,7 +211,7 @@ def smooth(
         np.where(moves, dof, n_pieces),
         moves,
         np.where(moves, strengths, np.nan),
-        pieces is not even,
+        pieces is not plain,
     )
 
 

@@ -289,9 +289,6 @@ def test_a_path_bends_as_its_own_bends_nearby_and_those_of_all_say():
     np.testing.assert_allclose(still[0], late.at(curves[0].middles))
 
 
-EVEN = "skode.smooth._follow_bends", lambda pieces, chosen, *_: (pieces, chosen)
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -300,14 +297,12 @@ EVEN = "skode.smooth._follow_bends", lambda pieces, chosen, *_: (pieces, chosen)
         partial(make_lotka_volterra, n_trajectories=20, n_times=40),
     ],
 )
-def test_paths_that_bend_unevenly_are_smoothed_better_than_with_one_penalty_for_all_times(monkeypatch, make):
+def test_paths_that_bend_unevenly_are_smoothed_better_than_with_one_penalty_for_all_times(make):
     ratios = []
     for seed in range(3):
         system = make(noise=0.05, random_state=seed)
         found = smooth(system.times, system.states)
-        with monkeypatch.context() as patch:
-            patch.setattr(*EVEN)
-            even = smooth(system.times, system.states)
+        even = smooth(system.times, system.states, even=True)
         assert found.uneven and not even.uneven
         errors = [
             np.concatenate([np.diff(x - y, axis=0) for x, y in zip(some.states, system.clean_states, strict=True)])
@@ -317,10 +312,9 @@ def test_paths_that_bend_unevenly_are_smoothed_better_than_with_one_penalty_for_
     assert np.mean(ratios) < 0.95
 
 
-def test_paths_that_bend_everywhere_alike_are_smoothed_as_well_as_with_one_penalty(monkeypatch):
+def test_paths_that_bend_everywhere_alike_are_smoothed_as_well_as_with_one_penalty():
     times, clean, values = noisy_waves(60, 8, 0.1, seed=0)
     found = smooth(times, values)
-    monkeypatch.setattr(*EVEN)
-    even = smooth(times, values)
+    even = smooth(times, values, even=True)
     errors = [np.square(np.concatenate(some.states) - np.concatenate(clean)).mean() for some in (found, even)]
     assert errors[0] < 1.02 * errors[1]
