@@ -236,12 +236,13 @@ class SetUp(NamedTuple):
 
 def set_up(trajectories: Trajectories, spec: Specification, steady: SteadyRows | None) -> SetUp:
     """Prepare the data, and make the field that a specification names."""
+    only_units = spec.training == "trajectory" and spec.initial_exact  # are taken from smooth paths, not even starts
     prepared = prepare(
         trajectories,
         order=spec.order,
         time_dependent=spec.time_dependent,
         steady=steady,
-        even=spec.training == "trajectory",
+        even=only_units,
     )
     field = make_field(spec, trajectories.n_states, trajectories.n_inputs)
     spec.penalty.check(field)

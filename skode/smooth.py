@@ -6,24 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
-import scipy.special
 
-from skode._bends import Curve, find_bends, own_bends
-from skode._spline import AbstractGrid, BandedGrid, SpectralGrid, path
+from skode._movement import moving
+from skode._spline import path
+from skode._strength import Piece, choose, follow_bends, on_grids
 from skode._typing import BoolArray, FloatArray, IntArray
 
 __all__ = ["Smooth", "oversampling", "path", "smooth"]
 
-N_STRENGTHS = 60
 WELL_SAMPLED = 2  # observations per independent datum: smooths of noisy oscillations in the benchmarks have one to four
-ROBUST = 0.5  # 1 is plain generalised cross-validation
-LONG_SERIES = 300  # knots; beyond this the banded form is cheaper than the spectral one
 SHORT_INTERVAL = 1e-3  # of the trajectory's median interval
-CONSTANT_TOLERANCE = 1e-12  # of the largest absolute value of the variable
-LEVEL = 0.01  # probability that white noise is taken for movement
-ROUNDS = 2  # of smoothing again where paths bend unevenly
-FREQUENCIES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # where "slow" ends, as a fraction of the highest frequency
 
 
 class Smooth(NamedTuple):
@@ -64,38 +56,6 @@ def oversampling(n_seen: IntArray, dof: FloatArray) -> int:
     """
     some = dof > 0
     return max(1, int(np.median(n_seen[some] / dof[some]) / WELL_SAMPLED)) if some.any() else 1
-
-
-class _Piece(NamedTuple):
-    """Variables of one trajectory that were observed at the same times."""
-
-    trajectory: int
-    variables: IntArray  # (v,)
-    knots: FloatArray  # (knot,) since the trajectory began
-    values: FloatArray  # (knot, v)
-    weights: FloatArray  # (knot,)
-    spacing: float  # mean interval
-    mass: float  # mean weight of the knots
-    grid: AbstractGrid | None = None  # none yet, or for one or two knots, which are left as they are
-
-    @property
-    def scale(self) -> float:
-        """Penalty factor on the grid = strength / scale."""
-        return self.mass * self.spacing**3
-
-    def fit(self, strengths: FloatArray) -> FloatArray:  # (d,)
-        """Smoothed values at the knots.  # (knot, v)"""
-        return self.values if self.grid is None else self.grid.fit(self.values, strengths[self.variables] / self.scale)
-
-
-class _Choice(NamedTuple):
-    """Strengths of all variables, and what they say."""
-
-    noise: FloatArray  # (d,)
-    dof: FloatArray  # (d,)
-    strengths: FloatArray  # (d,)
-    score: FloatArray  # (d,) of cross-validation; nan where nothing can be smoothed
-    n_data: FloatArray  # (d,) observations
 
 
 def smooth(
@@ -178,7 +138,7 @@ def smooth(
     seen = [np.isfinite(y).any(axis=1) for y in values]
     total = sum(float(w[keep].sum()) for w, keep in zip(weights, seen, strict=True))
     mean_weight = total / max(sum(int(keep.sum()) for keep in seen), 1)
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     knots: list[FloatArray] = []
     for k, (t, y, w, keep) in enumerate(zip(times, values, weights, seen, strict=True)):
         order = np.flatnonzero(keep)[np.argsort(t[keep], kind="stable")]
@@ -186,12 +146,12 @@ def smooth(
         knots.append(_merge(t, np.empty((len(t), 0)), w)[0])
         pieces.extend(_split(k, t, y, w))
 
-    found, constant_noise = _moving(pieces, n_variables)
+    found, constant_noise = moving(pieces, n_variables)
     moves = found if moves is None else moves
-    plain = _on_grids(pieces, [None] * len(pieces))
-    pieces, chosen = plain, _choose(plain, knots, n_variables)
+    plain = on_grids(pieces, [None] * len(pieces))
+    pieces, chosen = plain, choose(plain, knots, n_variables)
     if not even:
-        pieces, chosen = _follow_bends(plain, chosen, knots, moves)
+        pieces, chosen = follow_bends(plain, chosen, knots, moves)
     noise, dof, strengths = chosen[:3]
     n_pieces = np.zeros(n_variables)
     states = [np.full((len(t), n_variables), np.nan) for t in knots]
@@ -252,7 +212,7 @@ def _merge(t: FloatArray, y: FloatArray, w: FloatArray) -> tuple[FloatArray, Flo
     return merged_t, merged_y, mass
 
 
-def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray) -> list[_Piece]:
+def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray) -> list[Piece]:
     """Cut a trajectory (times sorted) into groups of variables observed at the same times."""
     patterns, which = np.unique(np.isfinite(y), axis=1, return_inverse=True)
     pieces = []
@@ -261,142 +221,5 @@ def _split(k: int, t: FloatArray, y: FloatArray, w: FloatArray) -> list[_Piece]:
             variables = np.flatnonzero(which.ravel() == g)
             knots, values, weights = _merge(t[rows], y[np.ix_(rows, variables)], w[rows])
             spacing = (knots[-1] - knots[0]) / max(len(knots) - 1, 1)
-            pieces.append(_Piece(k, variables, knots - t[0], values, weights, spacing, float(weights.mean())))
+            pieces.append(Piece(k, variables, knots - t[0], values, weights, spacing, float(weights.mean())))
     return pieces
-
-
-def _on_grids(pieces: list[_Piece], stiffness: Sequence[FloatArray | None]) -> list[_Piece]:
-    """The same with their grids, each made once for all pieces that share it up to shift and scale.
-
-    Parameters
-    ----------
-    pieces : list of _Piece
-    stiffness : sequence of arrays (interval,) or None, one per piece
-        Factors of the penalty.
-    """
-    cache: dict[bytes, AbstractGrid] = {}
-    out = []
-    for piece, factor in zip(pieces, stiffness, strict=True):
-        if len(piece.knots) < 3:
-            out.append(piece)
-            continue
-        knots = np.round((piece.knots - piece.knots[0]) / piece.spacing, 11)
-        weights = np.maximum(np.round(piece.weights / piece.mass, 11), 1e-9)
-        factor = None if factor is None else np.round(factor, 11)
-        key = knots.tobytes() + weights.tobytes() + (b"" if factor is None else factor.tobytes())
-        if key not in cache:
-            kind = SpectralGrid if len(knots) <= LONG_SERIES else BandedGrid
-            cache[key] = kind.build(knots, weights, factor)
-        out.append(piece._replace(grid=cache[key]))
-    return out
-
-
-def _follow_bends(
-    pieces: list[_Piece], chosen: _Choice, knots: list[FloatArray], moves: BoolArray
-) -> tuple[list[_Piece], _Choice]:
-    """Smooth again with penalties that follow when paths bend, as far as cross-validation prefers it.
-
-    First by the time since a trajectory began, then every trajectory by its own bends too.
-
-    Returns
-    -------
-    list of _Piece
-        The same object if nothing is better.
-    _Choice
-    """
-    bends, curved = None, [piece.grid is not None for piece in pieces]
-
-    def curves() -> list[Curve]:
-        return [
-            Curve(piece.variables, piece.knots, piece.fit(chosen.strengths))
-            for piece in pieces
-            if piece.grid is not None
-        ]
-
-    def again(amounts: Sequence[FloatArray]) -> tuple[list[_Piece], _Choice, float]:
-        left = iter(amounts)
-        stiffer = _on_grids(pieces, [1.0 / next(left) if some else None for some in curved])
-        other = _choose(stiffer, knots, len(moves))
-        return stiffer, other, _gain(chosen, other, moves)
-
-    for _ in range(ROUNDS):
-        found = find_bends(curves(), moves, float(chosen.dof[moves].sum()))
-        if found is None:
-            break
-        stiffer, other, gain = again([found.at(curve.middles) for curve in curves()])
-        if not gain > (0.0 if bends else found.price(float(chosen.n_data[moves].sum()))):
-            break
-        pieces, chosen, bends = stiffer, other, found
-    stiffer, other, gain = again(own_bends(curves(), moves, bends, chosen.dof))
-    return (stiffer, other) if gain > 0.0 else (pieces, chosen)
-
-
-def _choose(pieces: list[_Piece], knots: list[FloatArray], n_variables: int) -> _Choice:
-    """Choose strengths by pooled cross-validation."""
-    curved = [piece for piece in pieces if piece.grid is not None]
-    n_knots, n_curved = np.zeros((2, n_variables))
-    for piece in pieces:
-        n_knots[piece.variables] += len(piece.knots)
-        n_curved[piece.variables] += len(piece.knots) * (piece.grid is not None)
-    if not curved:
-        nothing = np.full(n_variables, np.nan)
-        return _Choice(nothing, n_knots, nothing, nothing, n_knots)
-    unit = float(np.median(np.concatenate([np.diff(t) for t in knots if len(t) > 1])))
-    longest = max((p.knots[-1] - p.knots[0]) ** 3 * len(p.knots) for p in curved)
-    mass = float(np.mean(np.concatenate([piece.weights for piece in curved])))
-    strengths = mass * np.geomspace(2e-5 * unit**3, 2.0 * longest, N_STRENGTHS)
-    freedom, residual = np.zeros((2, N_STRENGTHS, n_variables))
-    known: dict[tuple[int, float], FloatArray] = {}
-    for piece in curved:
-        assert piece.grid is not None
-        key = (id(piece.grid), piece.scale)
-        if key not in known:
-            known[key] = piece.grid.residual_freedom(strengths / piece.scale)
-        freedom[:, piece.variables] += known[key][:, None]
-        residual[:, piece.variables] += piece.mass * piece.grid.residual(piece.values, strengths / piece.scale)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        fitted = 1.0 - freedom / n_curved
-        score = residual / freedom**2 * (ROBUST + (1.0 - ROBUST) * fitted)
-        best = np.argmin(np.where(np.isnan(score), np.inf, score), axis=0)
-        chosen = (best, np.arange(n_variables))
-        noise = np.sqrt(residual[chosen] / freedom[chosen])
-    return _Choice(noise, n_knots - freedom[chosen], strengths[best], score[chosen], n_knots)
-
-
-def _gain(before: _Choice, after: _Choice, moves: BoolArray) -> float:
-    """Rise of the log-likelihood, as far as scores are mean squares of prediction errors."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gain = before.n_data / 2 * np.log(before.score / after.score)
-    return float(gain[moves & np.isfinite(gain)].sum())
-
-
-def _moving(pieces: list[_Piece], n_variables: int) -> tuple[BoolArray, FloatArray]:
-    """Test every variable against constants; return (moves, noise about the constants), each (d,)."""
-    size, deviation, total, count = np.zeros((4, n_variables))
-    slow, n_slow = np.zeros((2, len(FREQUENCIES), n_variables))
-    for piece in pieces:
-        v, n = piece.variables, len(piece.knots)
-        centred = piece.values - piece.values[0]
-        centred -= np.average(centred, axis=0, weights=piece.weights)
-        size[v] = np.maximum(size[v], np.abs(piece.values).max(axis=0))
-        deviation[v] = np.maximum(deviation[v], np.abs(centred).max(axis=0))
-        power = scipy.fft.dct(np.sqrt(piece.weights)[:, None] * centred, axis=0, norm="ortho")[1:] ** 2
-        total[v] += power.sum(axis=0)
-        count[v] += n - 1
-        for row, frequency in enumerate(FREQUENCIES):
-            last = min(max(1, int(frequency * n)), n - 1)
-            slow[row, v] += power[:last].sum(axis=0)
-            n_slow[row, v] += last
-    n_fast = count - n_slow
-    fast = np.maximum(total - slow, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = (slow / n_slow) / (fast / n_fast)
-        upper = scipy.special.fdtrc(n_slow, n_fast, ratio)
-        lower = scipy.special.fdtrc(n_fast, n_slow, 1.0 / ratio)
-        p_value = np.minimum(upper, lower)
-        constant_noise = np.sqrt(total / count)
-    testable = n_fast > 0
-    p_value = np.where(testable & ~np.isnan(p_value), p_value, np.where(testable, 0.0, 1.0)).min(axis=0)
-    n_tests = 2 * np.maximum(testable.sum(axis=0), 1)
-    moves = (p_value * n_tests < LEVEL) | ~testable.any(axis=0)
-    return np.asarray(moves & (deviation > CONSTANT_TOLERANCE * size)), constant_noise

@@ -10,8 +10,9 @@ from scipy.interpolate import CubicSpline, make_smoothing_spline
 
 from skode._bends import BINS, LEAST, PRIOR, WINDOW, Bends, Curve, find_bends, own_bends
 from skode._spline import BandedGrid, SpectralGrid
+from skode._strength import LONG_SERIES
 from skode.datasets import make_hill_network, make_lorenz63, make_lotka_volterra
-from skode.smooth import LONG_SERIES, path, smooth
+from skode.smooth import path, smooth
 
 
 def noisy_waves(n: int, n_trajectories: int, noise: float, seed: int, d: int = 3, length: float = 10.0):
