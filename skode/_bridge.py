@@ -169,5 +169,14 @@ def share_of_change(s: FloatArray, h: FloatArray, gamma: float) -> tuple[FloatAr
 
 def _precision(h: FloatArray, gamma: float) -> FloatArray:
     """Reciprocal variance of the production over a length h, for observations of unit noise."""
-    length = h if gamma == 0 else -np.expm1(-gamma * h) / gamma
-    return np.asarray(length**2 / (1.0 + np.exp(-2.0 * gamma * h)))
+    return np.asarray(produced(h, gamma) ** 2 / (1.0 + np.exp(-2.0 * gamma * h)))
+
+
+def produced(h: FloatArray, gamma: float) -> FloatArray:
+    """Change that a production of 1 makes over a length h."""
+    return h if gamma == 0 else np.asarray(-np.expm1(-gamma * h) / gamma)
+
+
+def error_growth(h: FloatArray, gamma: float) -> FloatArray:
+    """Variance after a length h of errors that add 1 to it per unit of time, and decay."""
+    return produced(h, 2.0 * gamma)

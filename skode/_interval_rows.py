@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from skode._bridge import bridge, fill, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
-from skode._model_smoothing import denoise
+from skode._model_smoothing import Denoised, denoise, denoise_along
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.smooth import WELL_SAMPLED, Smooth, oversampling, path, smooth
 
@@ -41,6 +42,7 @@ class Followed(NamedTuple):
     gamma: float | None  # decay rate of the bridged path; None is the smoothing spline
     rate: float  # decay that production is freed of
     noise: FloatArray  # (d,) standard deviation of observations, 0 where none is found
+    process: FloatArray  # (d,) variance of a linear field's error per unit of time, where states are denoised
     freedom: FloatArray | None  # (d,) independent slopes along a spline; None is one for every interval
 
 
@@ -78,14 +80,47 @@ def follow(
         rows = _along_splines(times, states, smoothed)
         clean = [np.nan_to_num(_at(k, x, t)) for k, x, t in zip(smoothed.knots, smoothed.states, times, strict=True)]
         owner = np.repeat(np.arange(len(times)), [len(k) - 1 for k in smoothed.knots])
-        return Followed(rows, owner, clean, None, rate, noise, np.maximum(smoothed.dof - len(times), 1.0))
+        return Followed(
+            rows, owner, clean, None, rate, noise, np.zeros_like(noise), np.maximum(smoothed.dof - len(times), 1.0)
+        )
     limit = noise
-    clean, noise = denoise(times, states, inputs=inputs, moves=moves, gamma=gamma, limit=limit)
-    if noise.any():
-        gamma = rate = _between(rate, _rate(times, clean, moves, inputs, groups)[1])
-        clean, noise = denoise(times, states, inputs=inputs, moves=moves, gamma=gamma, limit=limit)
+    found = denoise(times, states, inputs=inputs, moves=moves, gamma=gamma, limit=limit)
+    if found.noise.any():
+        gamma = rate = _between(rate, _rate(times, found.states, moves, inputs, groups)[1])
+        found = denoise(times, states, inputs=inputs, moves=moves, gamma=gamma, limit=limit)
     owner = np.repeat(np.arange(len(times)), [len(t) - 1 for t in times])
-    return Followed(_bridged(times, states, clean, gamma), owner, clean, gamma, rate, noise, None)
+    return Followed(_bridged(times, states, found.states, gamma), owner, found.states, gamma, rate, *found[1:], None)
+
+
+def follow_edges(
+    times: Sequence[FloatArray],
+    states: Sequence[FloatArray],
+    before: Followed,
+    edges: scipy.sparse.csr_array,
+    *,
+    moves: BoolArray,
+    inputs: FloatArray,
+) -> Followed:
+    """The same path once more along a field with the edges that were found on it; unchanged where nothing was denoised.
+
+    Parameters
+    ----------
+    times, states, moves, inputs
+        As for ``follow``.
+    before : Followed
+    edges : sparse array (moving, source)
+        Production per unit of every source.
+
+    Returns
+    -------
+    Followed
+    """
+    if before.gamma is None or not before.noise.any():
+        return before
+    known = Denoised(before.states, before.noise, before.process)
+    found = denoise_along(times, states, known, edges, inputs=inputs, moves=moves, gamma=before.gamma)
+    rows = _bridged(times, states, found.states, before.gamma)
+    return before._replace(rows=rows, states=found.states, noise=found.noise, process=found.process)
 
 
 def _stride(states: Sequence[FloatArray], smoothed: Smooth, moves: BoolArray) -> int:

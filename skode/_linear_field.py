@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from skode._typing import BoolArray, FloatArray
 
@@ -120,6 +121,32 @@ def likeliest_field(features: FloatArray, production: FloatArray, weights: Float
         evidence.append(-n * np.log(left[known]).sum() - known.sum() * np.log(growth).sum())
     strength = float(STRENGTHS[int(np.argmax(evidence))])
     return parts.field(strength), strength
+
+
+def likeliest_beside(
+    edges: scipy.sparse.csr_array, features: FloatArray, production: FloatArray, weights: FloatArray
+) -> LinearField:
+    """Field of known edges, and the ridge field of largest evidence for what they leave.
+
+    Parameters
+    ----------
+    edges : sparse array (moving, source)
+        Production per unit of every source.
+    features, production, weights
+        As for ``likeliest_field``.
+
+    Returns
+    -------
+    LinearField
+    """
+    rest, _ = likeliest_field(features, production - (edges @ features.T).T, weights)
+    used = np.unique(edges.indices)
+    return LinearField(
+        rest.center,
+        np.concatenate([rest.basis, np.eye(features.shape[1])[:, used]], axis=1),
+        np.concatenate([rest.readout, edges[:, used].toarray()], axis=1),
+        rest.constant + edges @ rest.center,
+    )
 
 
 class _Decomposition(NamedTuple):

@@ -7,9 +7,10 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import scipy.sparse
 
-from skode._bridge import bridge_rows, fill
-from skode._linear_field import likeliest_field
+from skode._bridge import bridge_rows, error_growth, fill
+from skode._linear_field import LinearField, likeliest_beside, likeliest_field
 from skode._typing import BoolArray, FloatArray, IntArray
 
 N_PASSES = 2
@@ -155,14 +156,10 @@ def process_noise(panel: Panel, errors: Sequence[FloatArray], gamma: float, obse
         seen = ~np.isnan(error)
         power += (np.where(seen, error, 0.0) ** 2).sum(axis=0)
         decayed += ((1.0 + np.exp(-2.0 * gamma * h))[:, None] * seen).sum(axis=0)
-        length += (_length(h, gamma)[:, None] * seen).sum(axis=0)
+        length += (error_growth(h, gamma)[:, None] * seen).sum(axis=0)
     observation = np.minimum(observation, power / np.maximum(decayed, 1e-300))
     rest = np.maximum(power - observation * decayed, LEAST_PROCESS * power)
     return Noise(observation, rest / np.maximum(length, 1e-300) + TINY)
-
-
-def _length(h: FloatArray, gamma: float) -> FloatArray:
-    return h if gamma == 0 else np.asarray(-np.expm1(-2.0 * gamma * h) / (2.0 * gamma))
 
 
 def kalman_smoother(
@@ -204,7 +201,7 @@ def kalman_smoother(
         seen = ~np.isnan(y)
         prior = _held(forecast(panel.sources(states[k][: len(h)]), h))
         a = np.exp(-gamma * h)[:, None]
-        p = a**2 * spread[k][: len(h)] + _length(h, gamma)[:, None] * noise.process
+        p = a**2 * spread[k][: len(h)] + error_growth(h, gamma)[:, None] * noise.process
         gain = np.where(seen, p / (p + noise.observation), 0.0)
         m = panel.filled[k + 1].copy()
         exact = seen & (noise.observation == 0)
@@ -220,6 +217,14 @@ def kalman_smoother(
     return states
 
 
+class Denoised(NamedTuple):
+    """States pulled to where a field leads, and what they were freed of."""
+
+    states: list[FloatArray]  # (knot_k, d) missing ones filled
+    noise: FloatArray  # (d,) standard deviation of the observations, 0 where none is found
+    process: FloatArray  # (d,) variance of the field's error per unit of decay-weighted time
+
+
 def denoise(
     times: Sequence[FloatArray],
     states: Sequence[FloatArray],
@@ -228,7 +233,7 @@ def denoise(
     moves: BoolArray,
     gamma: float,
     limit: FloatArray,
-) -> tuple[list[FloatArray], FloatArray]:
+) -> Denoised:
     """Pull states towards the forecasts of a linear field, twice, if the residuals show noise in the observations.
 
     A ridge field on bridged production rows, at the strength of largest evidence, gives residuals and, if there is
@@ -251,36 +256,109 @@ def denoise(
 
     Returns
     -------
-    states : list of arrays (knot_k, d)
-        Missing ones filled; the others unchanged where there is no noise.
-    noise : array (d,)
-        Standard deviation of the observations, 0 where none is found.
+    Denoised
+        States are unchanged where there is no noise.
     """
-    filled = [np.nan_to_num(fill(t, x, gamma)) for t, x in zip(times, states, strict=True)]
-    panel = Panel.build(times, states, filled, inputs)
-    noise = np.zeros(len(moves))
-    if not panel.lengths or not moves.any():
-        return filled, noise
-    raw = [bridge_rows(t, x, gamma) for t, x in zip(times, filled, strict=True)]
-    production = np.concatenate([r.slopes + gamma * r.features for r in raw])[:, moves]
-    weights = np.concatenate([r.weights for r in raw])
-    owner = np.repeat(np.arange(len(times)), [len(r.weights) for r in raw])
-    path, observation = filled, noise[moves]
-    for number in range(N_PASSES):
-        means = [bridge_rows(t, x, gamma).features for t, x in zip(times, path, strict=True)]
-        features = np.concatenate([np.concatenate(means), inputs[owner]], axis=1)
-        field, _ = likeliest_field(features, production, weights)
-        forecast = partial(field.simulate, gamma=gamma, moves=moves)
-        errors = residuals(panel, forecast, moves)
-        if number == 0:
-            observation = np.minimum(estimate_noise(panel, errors, gamma), limit[moves] ** 2)
-            if not observation.any():
-                return filled, noise
-        found = process_noise(panel, errors, gamma, observation)
-        path = panel.scatter(kalman_smoother(panel, forecast, found, moves=moves, gamma=gamma))
-        observation = found.observation
-    noise[moves] = np.sqrt(observation)
-    return path, noise
+    data = _Data.build(times, states, inputs, moves, gamma)
+    none = np.zeros(len(moves))
+    if not data.panel.lengths or not moves.any():
+        return Denoised(data.filled, none, none)
+    field, _ = likeliest_field(data.sources(data.filled), data.production, data.weights)
+    observation = np.minimum(estimate_noise(data.panel, data.residuals(field), gamma), limit[moves] ** 2)
+    if not observation.any():
+        return Denoised(data.filled, none, none)
+    found = data.along(field, observation)
+    for _ in range(N_PASSES - 1):
+        field, _ = likeliest_field(data.sources(found.states), data.production, data.weights)
+        found = data.along(field, found.noise[moves] ** 2)
+    return found
+
+
+def denoise_along(
+    times: Sequence[FloatArray],
+    states: Sequence[FloatArray],
+    before: Denoised,
+    edges: scipy.sparse.csr_array,
+    *,
+    inputs: FloatArray,
+    moves: BoolArray,
+    gamma: float,
+) -> Denoised:
+    """Pull the observed states towards the forecasts of a field with known edges, and of a ridge field beside them.
+
+    The edges alone would smooth away what they do not explain, and what was not found would never be found: with them
+    alone F1 on noisy networks falls. The ridge field is that of largest evidence for what the edges leave.
+
+    Parameters
+    ----------
+    times, states, inputs, moves, gamma
+        As for ``denoise``.
+    before : Denoised
+        States that the edges were found from, and the noise of the observations.
+    edges : sparse array (moving, source)
+        Production per unit of every source.
+
+    Returns
+    -------
+    Denoised
+    """
+    data = _Data.build(times, states, inputs, moves, gamma)
+    field = likeliest_beside(edges, data.sources(before.states), data.production, data.weights)
+    return data.along(field, before.noise[moves] ** 2)
+
+
+class _Data(NamedTuple):
+    """Raw observations, as trajectories and as rows."""
+
+    times: Sequence[FloatArray]
+    filled: list[FloatArray]  # (knot_k, d)
+    panel: Panel
+    production: FloatArray  # (row, moving) of the raw states
+    weights: FloatArray  # (row,)
+    inputs: FloatArray  # (row, m)
+    moves: BoolArray
+    gamma: float
+
+    @classmethod
+    def build(
+        cls,
+        times: Sequence[FloatArray],
+        states: Sequence[FloatArray],
+        inputs: FloatArray,
+        moves: BoolArray,
+        gamma: float,
+    ) -> _Data:
+        filled = [np.nan_to_num(fill(t, x, gamma)) for t, x in zip(times, states, strict=True)]
+        raw = [bridge_rows(t, x, gamma) for t, x in zip(times, filled, strict=True)]
+        return cls(
+            times,
+            filled,
+            Panel.build(times, states, filled, inputs),
+            np.concatenate([r.slopes + gamma * r.features for r in raw])[:, moves],
+            np.concatenate([r.weights for r in raw]),
+            np.repeat(inputs, [len(r.weights) for r in raw], axis=0),
+            moves,
+            gamma,
+        )
+
+    def sources(self, path: Sequence[FloatArray]) -> FloatArray:
+        """Means of all sources over every interval of a path.  # (row, source)"""
+        means = [bridge_rows(t, x, self.gamma).features for t, x in zip(self.times, path, strict=True)]
+        return np.concatenate([np.concatenate(means), self.inputs], axis=1)
+
+    def residuals(self, field: LinearField) -> list[FloatArray]:
+        return residuals(self.panel, self._forecast(field), self.moves)
+
+    def along(self, field: LinearField, observation: FloatArray) -> Denoised:
+        """Smooth the raw states along a field."""
+        found = process_noise(self.panel, self.residuals(field), self.gamma, observation)
+        states = kalman_smoother(self.panel, self._forecast(field), found, moves=self.moves, gamma=self.gamma)
+        noise, process = np.zeros((2, len(self.moves)))
+        noise[self.moves], process[self.moves] = np.sqrt(found.observation), found.process
+        return Denoised(self.panel.scatter(states), noise, process)
+
+    def _forecast(self, field: LinearField) -> Forecast:
+        return partial(field.simulate, gamma=self.gamma, moves=self.moves)
 
 
 def _held(states: FloatArray) -> FloatArray:

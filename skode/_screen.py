@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 
 from skode._bridge import bridge
-from skode._interval_rows import follow
+from skode._independent_rows import independent_rows
+from skode._interval_rows import Followed, follow, follow_edges
 from skode._typing import AnyArray, BoolArray, FloatArray, IntArray
-from skode.convex import select_sources
+from skode.convex import Known, Selection, row_means, select_sources, spread
+
+N_PASSES = 4
+"""Times that noisy states are smoothed along the edges that were found, and these chosen again. ``selection.py``, whose
+table is SELECTION.md, compares other numbers."""
 
 
 class Screen(NamedTuple):
@@ -51,6 +57,7 @@ def screen(
     alpha: float | None = None,
     allowed: BoolArray | None = None,
     trust: FloatArray | None = None,
+    n_passes: int = N_PASSES,
 ) -> Screen:
     """Find the sources of every variable with a linear field, for few or thousands of variables.
 
@@ -65,6 +72,10 @@ def screen(
     3. Select the sources of production = slope + rate x state (``select_sources``), by lines, by splines if these do
        better, and once more with cheaper edges of hubs if there are any. Every source has its price, a variable itself
        among them; what all variables share, decay, is in the target instead and costs nothing.
+       Where there is noise and nothing is missing, rows are mixed so that theirs is independent (``independent_rows``).
+    4. If there is noise, smooth the observations once more, along a field with the edges that were found and a ridge
+       field beside them (``follow_edges``): better edges make better paths, and these better edges. Choose again, with
+       the prices and the number of independent rows of the choice before, and repeat.
 
     Parameters
     ----------
@@ -87,6 +98,8 @@ def screen(
         False never enters. A variable's own decay at the shared rate is no edge and stays.
     trust : array (interval,), default None
         Factors on the weights of rows, as a user's sample weights make them. None is 1.
+    n_passes : int, default 4
+        Times that step 4 is done.
 
     Returns
     -------
@@ -113,27 +126,20 @@ def screen(
         return _still(times, states, given)
     unit = _units(states, moves)
     states = [x / unit for x in states]
-    rows, owner, denoised, gamma, rate, noise, freedom = follow(times, states, moves=moves, inputs=given, groups=groups)
-    if trust is not None:
-        rows = rows._replace(weights=rows.weights * trust.reshape(-1, *[1] * (rows.weights.ndim - 1)))
-    nodes = rows.nodes
-    if given.shape[1]:
-        u = np.broadcast_to(given[owner][:, None], (*nodes.shape[:2], given.shape[1]))
-        nodes = np.concatenate([nodes, u], axis=2)
-    production = (rows.slopes + rate * np.einsum("kl,kls->ks", rows.quadrature, rows.nodes))[:, moves]
-    found = select_sources(
-        nodes,
-        rows.quadrature,
-        production,
-        rows.weights if rows.weights.ndim == 1 else rows.weights[:, moves],
-        alphas=alphas,
-        alpha=alpha,
-        allowed=None if allowed is None else allowed[moves],
-        noise=None if gamma is None else noise[moves] ** 2,
-        freedom=None if freedom is None else freedom[moves],
-        own=np.flatnonzero(moves),
-        peers=np.arange(nodes.shape[2]) < d,
+    followed = follow(times, states, moves=moves, inputs=given, groups=groups)
+    choose = partial(
+        _choose, times=times, inputs=given, moves=moves, alphas=alphas, alpha=alpha, allowed=allowed, trust=trust
     )
+    found = choose(followed)
+    levels, alpha_max = found.path, found.alpha_max
+    if followed.gamma is not None and followed.noise.any():
+        for _ in range(n_passes):
+            edges, known = scipy.sparse.csr_array(found.coefficients), found.known
+            del found  # matrices of all pairs
+            followed = follow_edges(times, states, followed, edges, moves=moves, inputs=given)
+            found = choose(followed, known=known)
+    rows, rate = followed.rows, followed.rate
+    nodes = _sources(followed, given)
     unit = np.append(unit, np.ones(given.shape[1]))
     coefficients = _whole(found.coefficients / unit, moves)
     coefficients[moves, np.flatnonzero(moves)] -= rate
@@ -143,19 +149,70 @@ def screen(
         intercepts=_whole(found.intercepts, moves),
         scores=_whole(found.scores, moves),
         alphas=_whole(found.alphas, moves),
-        gamma=gamma,
+        gamma=followed.gamma,
         rate=rate,
-        noise=noise,
+        noise=followed.noise,
         nodes=nodes * unit,
         quadrature=rows.quadrature,
         slopes=np.where(moves, rows.slopes, 0.0),
-        weights=rows.weights,
-        path=[x * unit[:d] for x in denoised],
-        levels=[_whole_rows(coefficients, moves) for coefficients in found.path],
-        alpha_max=float(found.alpha_max.max(initial=0.0)),
+        weights=_trusted(rows.weights, trust),
+        path=[x * unit[:d] for x in followed.states],
+        levels=[_whole_rows(coefficients, moves) for coefficients in levels],
+        alpha_max=float(alpha_max.max(initial=0.0)),
         residual=_whole(found.residual, moves),
         evidence=None if found.evidence is None else _whole(found.evidence, moves),
     )
+
+
+def _choose(
+    followed: Followed,
+    *,
+    times: Sequence[FloatArray],
+    inputs: FloatArray,
+    moves: BoolArray,
+    alphas: FloatArray,
+    alpha: float | None,
+    allowed: BoolArray | None,
+    trust: FloatArray | None,
+    known: Known | None = None,
+) -> Selection:
+    """Sources of what moves, from rows along a path."""
+    rows, gamma, noise, d = followed.rows, followed.gamma, followed.noise[moves] ** 2, len(moves)
+    nodes = _sources(followed, inputs)
+    production = (rows.slopes + followed.rate * row_means(rows.nodes, rows.quadrature))[:, moves]
+    weights, quadrature = _trusted(rows.weights, trust), rows.quadrature
+    if gamma is not None and noise.any() and weights.ndim == 1:
+        process = float(followed.process[moves].mean() / noise.mean())
+        shares, weights, noisy = independent_rows(times, gamma, process, trust)
+        noise = noise * noisy
+        quadrature, production = shares @ spread(quadrature), shares @ production
+    return select_sources(
+        nodes,
+        quadrature,
+        production,
+        weights if weights.ndim == 1 else weights[:, moves],
+        alphas=alphas,
+        alpha=alpha,
+        allowed=None if allowed is None else allowed[moves],
+        noise=None if gamma is None else noise,
+        freedom=None if followed.freedom is None else followed.freedom[moves],
+        own=np.flatnonzero(moves),
+        peers=np.arange(nodes.shape[2]) < d,
+        known=known,
+    )
+
+
+def _sources(followed: Followed, inputs: FloatArray) -> FloatArray:
+    """States and inputs at the nodes.  # (interval, node, source)"""
+    nodes = followed.rows.nodes
+    if not inputs.shape[1]:
+        return nodes
+    u = np.broadcast_to(inputs[followed.owner][:, None], (*nodes.shape[:2], inputs.shape[1]))
+    return np.concatenate([nodes, u], axis=2)
+
+
+def _trusted(weights: FloatArray, trust: FloatArray | None) -> FloatArray:
+    return weights if trust is None else weights * trust.reshape(-1, *[1] * (weights.ndim - 1))
 
 
 def _whole(values: AnyArray, moves: BoolArray) -> AnyArray:

@@ -103,8 +103,9 @@ ALLOWED: dict[str, set[str]] = {
     # many variables: numpy alone
     "skode.convex": TYPES | {"skode._parallel"},
     "skode._identifiability": TYPES | {"skode._blas", "skode._prepared"},
+    "skode._independent_rows": TYPES | {"skode._bridge"},
     "skode._interval_rows": TYPES | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.smooth"},
-    "skode._screen": TYPES | {"skode._bridge", "skode._interval_rows", "skode.convex"},
+    "skode._screen": TYPES | {"skode._bridge", "skode._independent_rows", "skode._interval_rows", "skode.convex"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
     "skode.fields": TYPES,

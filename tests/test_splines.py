@@ -2,8 +2,19 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
-from skode.convex import EBIC_GAMMA, ebic, edge_evidence, select, select_sources, select_splines, spline_features
+from skode.convex import (
+    EBIC_GAMMA,
+    ebic,
+    edge_evidence,
+    row_means,
+    select,
+    select_sources,
+    select_splines,
+    spline_features,
+    spread,
+)
 
 ALPHAS = np.geomspace(1.0, 0.005, 16)
 HALF = np.full((1, 2), 0.5)
@@ -180,3 +191,29 @@ def test_evidence_is_what_the_criterion_rises_by_without_the_edge():
         every = np.flatnonzero(support[target])
         expected = criterion(target, every[every != source]) - criterion(target, every)
         np.testing.assert_allclose(got[target, source], expected, rtol=1e-6)
+
+
+def test_mixed_rows_are_the_same_as_rows_that_were_mixed_before():
+    rng = np.random.default_rng(11)
+    nodes, quadrature = rng.standard_normal((12, 3, 4)), rng.dirichlet(np.ones(3), 12)
+    mix = scipy.sparse.csr_array(np.tril(rng.random((12, 12))))
+    np.testing.assert_allclose(row_means(nodes, spread(quadrature)), row_means(nodes, quadrature))
+    np.testing.assert_allclose(row_means(nodes, mix @ spread(quadrature)), mix @ row_means(nodes, quadrature))
+    for m in (1, 2, 4):
+        same, dense = (spline_features(nodes, q, m).values for q in (spread(quadrature), quadrature))
+        np.testing.assert_allclose(same, dense, atol=1e-9)
+
+
+def test_a_choice_that_sets_out_from_its_own_end_stays():
+    rng = np.random.default_rng(12)
+    features = rng.standard_normal((300, 20))
+    slopes = features[:, :6] @ np.triu(rng.standard_normal((6, 6))) + 0.5 * rng.standard_normal((300, 6))
+    rows = features[:, None], np.ones((300, 1)), slopes, np.ones(300)
+    noise = np.full(6, 0.25)
+    first = select_sources(*rows, alphas=ALPHAS, noise=noise)
+    again = select_sources(*rows, alphas=ALPHAS, noise=noise, known=first.known)
+    np.testing.assert_array_equal(again.support, first.support)
+    np.testing.assert_allclose(again.coefficients, first.coefficients)
+    np.testing.assert_allclose(again.known.n_rows, first.known.n_rows)
+    assert first.known.n_functions == 1
+    assert (first.known.n_rows > 0.9 * 300).all()

@@ -29,6 +29,14 @@ GRAM_SHARE = 0.05
 """Targets with one column of weights, as a share of the sources, from which on a Gram matrix is cheaper than rows."""
 
 
+class Known(NamedTuple):
+    """What a choice of sources teaches about the rows."""
+
+    n_rows: FloatArray  # (target,) how many are independent
+    n_functions: int  # of every source that describe them best; 1 is the line
+    prices: FloatArray | None  # (target, source) of edges, by how many targets their sources have
+
+
 class Selection(NamedTuple):
     """Sources of every target, and how they were found."""
 
@@ -42,6 +50,7 @@ class Selection(NamedTuple):
     path: list[scipy.sparse.csr_array]  # (target, source) at every strength of the adaptive path
     alpha_max: FloatArray  # (target,) from which on no source has a coefficient on the first path
     evidence: FloatArray | None = None  # (target, source) rise of the extended BIC without the edge, where known
+    known: Known | None = None
 
 
 def select(

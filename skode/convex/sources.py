@@ -10,13 +10,14 @@ import scipy.sparse
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex._hubs import source_prices
 from skode.convex._refit import refit
-from skode.convex.select import SHARE_OF_ROWS, Selection, intercepts_of, products_of, select
+from skode.convex._rows import row_means
+from skode.convex.select import SHARE_OF_ROWS, Known, Selection, intercepts_of, products_of, select
 from skode.convex.splines import edge_evidence, select_splines
 
 
 def select_sources(
     nodes: FloatArray,
-    quadrature: FloatArray,
+    quadrature: FloatArray | scipy.sparse.csr_array,
     slopes: FloatArray,
     weights: FloatArray,
     *,
@@ -27,6 +28,7 @@ def select_sources(
     freedom: FloatArray | None = None,
     own: IntArray | None = None,
     peers: BoolArray | None = None,
+    known: Known | None = None,
 ) -> Selection:
     r"""Select by the adaptive lasso and, if splines describe the rows better than lines, exchange sources with these.
 
@@ -44,8 +46,8 @@ def select_sources(
 
     Parameters
     ----------
-    nodes : array (row, node, source)
-    quadrature : array (row, node)
+    nodes : array (interval, node, source)
+    quadrature : array (row, node) or sparse array (row, interval x node)
         Weights of the nodes in the mean over an interval.
     slopes : array (row, target)
         Mean production over every interval.
@@ -66,53 +68,75 @@ def select_sources(
     peers : array (source,) of bool, default None
         Sources of one kind, whose numbers of targets may be compared. None is all.
 
+    known : Known, default None
+        What a choice on nearly the same rows taught, from which this one sets out. None finds out.
+
     Returns
     -------
     Selection
         ``alphas`` are the strengths at which the lasso's supports stand, from which the exchange began; ``path`` and
-        ``alpha_max`` are those where all sources cost the same, as with a given ``alpha``.
+        ``alpha_max`` are those where all sources cost the same, as with a given ``alpha``, unless prices are known.
         ``evidence`` is None with a given ``alpha``.
     """
-    features = np.einsum("kl,kls->ks", quadrature, nodes)
+    features = row_means(nodes, quadrature)
     rows = np.broadcast_to(weights.sum(axis=0) ** 2 / (weights**2).sum(axis=0), slopes.shape[1:])
     rows = rows if freedom is None else np.minimum(rows, freedom / SHARE_OF_ROWS)
-    n_rows = n_convex = SHARE_OF_ROWS * rows
+    half = SHARE_OF_ROWS * rows
     convex = partial(select, features, slopes, weights, alphas=alphas, allowed=allowed)
-    found = convex(alpha=alpha, n_rows=n_convex)
     if alpha is not None:
-        return found
+        return convex(alpha=alpha, n_rows=half)
     exchange = partial(select_splines, nodes, quadrature, slopes, weights, least=float(alphas[-1]))
-    bent = exchange(start=found.support, scores=found.scores, n_rows=n_rows)
-    n_functions = bent.n_functions
-    if noise is not None and noise.any():
-        share = _share_of_noise(slopes, weights, bent.residual, noise)
-        n_rows = rows / (share + (1.0 - share) / SHARE_OF_ROWS)
-        if n_functions == 1:
-            n_convex, found = n_rows, convex(n_rows=n_rows)
-        else:
-            bent = exchange(start=bent.support, scores=found.scores, n_rows=n_rows, n_functions=(n_functions,))
-    support = found.support if n_functions == 1 else bent.support
-    prices = source_prices(support, allowed=allowed, own=own, peers=peers)
-    if prices is not None:
-        path, top = found.path, found.alpha_max
-        del found  # matrices of all pairs
-        found = convex(n_rows=n_convex, prices=prices)._replace(path=path, alpha_max=top)
-        again = partial(exchange, start=found.support, scores=found.scores, n_rows=n_rows, prices=prices)
-        support = found.support if n_functions == 1 else again(n_functions=(n_functions,)).support
-    if n_functions > 1:
+    noisy = noise is not None and bool(noise.any())
+
+    def taught(residual: FloatArray, n_functions: int, support: BoolArray | None = None) -> Known:
+        """What a choice teaches: as many independent rows as what it leaves of them tells, and prices by its edges."""
+        left = _left(slopes, weights, residual)
+        share = np.clip(noise / np.maximum(left, 1e-300), 0.0, 1.0) if noisy else 0.0
+        prices = None if support is None else source_prices(support, allowed=allowed, own=own, peers=peers)
+        return Known(rows / (share + (1.0 - share) / SHARE_OF_ROWS), n_functions, prices)
+
+    def choose(known: Known) -> tuple[Selection, BoolArray, FloatArray]:
+        """Convex problems, the sources, and what these leave."""
+        lines = known.n_functions == 1
+        found = convex(n_rows=known.n_rows if lines else half, prices=known.prices)
+        if lines:
+            return found, found.support, found.residual
+        bent = exchange(
+            start=found.support,
+            scores=found.scores,
+            n_rows=known.n_rows,
+            n_functions=(known.n_functions,),
+            prices=known.prices,
+        )
+        return found, bent.support, bent.residual
+
+    if known is None:
+        found = convex(n_rows=half)
+        bent = exchange(start=found.support, scores=found.scores, n_rows=half)
+        known = taught(bent.residual, bent.n_functions)
+        path, top, support, residual = found.path, found.alpha_max, bent.support, bent.residual
+        if noisy:
+            del found
+            found, support, residual = choose(known)
+        known = known._replace(prices=source_prices(support, allowed=allowed, own=own, peers=peers))
+        if known.prices is not None:
+            del found  # matrices of all pairs
+            found, support, residual = choose(known)
+        found = found._replace(path=path, alpha_max=top)
+    else:
+        found, support, residual = choose(known)
+    if known.n_functions > 1:
         found = _with_support(found, support, features, slopes, weights)
-    given = nodes, quadrature, slopes, weights
-    evidence = edge_evidence(*given, support=support, n_functions=n_functions, n_rows=n_rows, prices=prices)
-    return found._replace(evidence=evidence)
+    evidence = edge_evidence(nodes, quadrature, slopes, weights, support=support, **known._asdict())
+    return found._replace(evidence=evidence, known=taught(residual, known.n_functions, support))
 
 
-def _share_of_noise(slopes: FloatArray, weights: FloatArray, residual: FloatArray, noise: FloatArray) -> FloatArray:
-    """Share of what is left of the rows that noise in the observations of the target explains.  # (target,)"""
+def _left(slopes: FloatArray, weights: FloatArray, residual: FloatArray) -> FloatArray:
+    """Variance of what is left of a row of weight 1, from the share of the mean square that is.  # (target,)"""
     w = np.broadcast_to(weights if weights.ndim == 2 else weights[:, None], slopes.shape)
     mean = (w * slopes).sum(axis=0) / np.maximum(w.sum(axis=0), 1e-300)
-    left = residual * (w * (slopes - mean) ** 2).sum(axis=0) / np.maximum((w > 0).sum(axis=0), 1)
-    share: FloatArray = np.clip(noise / np.maximum(left, 1e-300), 0.0, 1.0)
-    return share
+    left: FloatArray = residual * (w * (slopes - mean) ** 2).sum(axis=0) / np.maximum((w > 0).sum(axis=0), 1)
+    return left
 
 
 def _with_support(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from skode._parallel import on_threads
 from skode._typing import BoolArray, FloatArray, IntArray
 from skode.convex._exchange import TINY, Features, Target
+from skode.convex._rows import row_means
 
 N_FUNCTIONS = (2, 4)
 """Functions of a source on offer next to the line. Three never did better than the better of these."""
@@ -32,13 +34,13 @@ class SplineSelection(NamedTuple):
     residual: FloatArray  # (target,) mean square left, as a share of that of the intercept
 
 
-def spline_features(nodes: FloatArray, quadrature: FloatArray, n_functions: int) -> Features:
+def spline_features(nodes: FloatArray, quadrature: FloatArray | scipy.sparse.csr_array, n_functions: int) -> Features:
     """Natural cubic splines of every source, with knots at quantiles, averaged over each interval.
 
     Parameters
     ----------
-    nodes : array (row, node, source)
-    quadrature : array (row, node)
+    nodes : array (interval, node, source)
+    quadrature : array (row, node) or sparse array (row, interval x node)
     n_functions : int
         1 is the source itself; m > 1 has m + 1 knots, and the source itself is one of its functions.
 
@@ -54,16 +56,16 @@ def spline_features(nodes: FloatArray, quadrature: FloatArray, n_functions: int)
     return Features(values, rank)
 
 
-def _spline_block(nodes: FloatArray, quadrature: FloatArray, n_functions: int) -> Features:
+def _spline_block(nodes: FloatArray, quadrature: FloatArray | scipy.sparse.csr_array, n_functions: int) -> Features:
     """The functions of some sources."""
     sd = nodes.std(axis=(0, 1))
     z = (nodes - nodes.mean(axis=(0, 1))) / np.where(sd > TINY, sd, 1.0)
-    columns = [np.einsum("kl,kls->ks", quadrature, z)]
+    columns = [row_means(z, quadrature)]
     if n_functions > 1:
         knots = np.quantile(z, np.linspace(OUTER, 1 - OUTER, n_functions + 1), axis=(0, 1))
         beyond = np.maximum(z - knots[-1], 0.0) ** 3
         bends = [(np.maximum(z - knot, 0.0) ** 3 - beyond) / np.maximum(knots[-1] - knot, TINY) for knot in knots[:-1]]
-        columns += [np.einsum("kl,kls->ks", quadrature, bend - bends[-1]) for bend in bends[:-1]]
+        columns += [row_means(bend - bends[-1], quadrature) for bend in bends[:-1]]
     raw = np.stack(columns, axis=2)
     raw = raw - raw.mean(axis=0)
     scale = np.sqrt((raw**2).mean(axis=0))
@@ -76,7 +78,7 @@ def _spline_block(nodes: FloatArray, quadrature: FloatArray, n_functions: int) -
 
 def select_splines(
     nodes: FloatArray,
-    quadrature: FloatArray,
+    quadrature: FloatArray | scipy.sparse.csr_array,
     slopes: FloatArray,
     weights: FloatArray,
     *,
@@ -104,8 +106,8 @@ def select_splines(
 
     Parameters
     ----------
-    nodes : array (row, node, source)
-    quadrature : array (row, node)
+    nodes : array (interval, node, source)
+    quadrature : array (row, node) or sparse array (row, interval x node)
         Weights of the nodes in the mean over an interval.
     slopes : array (row, target)
     weights : array (row,) or (row, target)
@@ -165,7 +167,7 @@ def select_splines(
 
 def edge_evidence(
     nodes: FloatArray,
-    quadrature: FloatArray,
+    quadrature: FloatArray | scipy.sparse.csr_array,
     slopes: FloatArray,
     weights: FloatArray,
     *,
