@@ -44,7 +44,7 @@ def independent_rows(times: Sequence[FloatArray], gamma: float, process: float, 
     process : float
         Misfit per unit of time over the noise of one observation, both as variances.
     trust : array (interval,) or None
-        Factors on the precision of every interval.
+        Factors on the precision of every interval; what two intervals share stays in proportion.
 
     Returns
     -------
@@ -55,25 +55,33 @@ def independent_rows(times: Sequence[FloatArray], gamma: float, process: float, 
     ----------
     Aitken, "On least squares and linear combination of observations", 1936, doi:10.1017/S0370164600014346.
     """
-    shares, weights, noisy, begin = [], [], [], 0
-    for h in _blocks(times):
-        end = begin + len(h)
-        change = produced(h, gamma) * (1.0 if trust is None else np.sqrt(trust[begin:end]))
-        decay = np.exp(-gamma * h)
-        of_ends = np.diag(1.0 + decay**2) - np.diag(decay[1:], 1) - np.diag(decay[1:], -1)
-        factor = np.linalg.cholesky(of_ends + np.diag(process * error_growth(h, gamma)))
-        inverse = scipy.linalg.solve_triangular(factor, np.eye(len(h)), lower=True)
-        noisy.append(np.einsum("ij,jk,ik->i", inverse, of_ends, inverse))
-        mix = inverse * change
-        total = mix.sum(axis=1)
-        share = mix / np.where(total > 0, total, 1.0)[:, None]
-        share = np.where(share >= LEAST, share, 0.0)
-        shares.append(scipy.sparse.csr_array(share / np.maximum(share.sum(axis=1, keepdims=True), 1e-300)))
-        weights.append(total**2)
-        begin = end
-    return Mixed(
-        scipy.sparse.block_diag(shares, format="csr"), np.concatenate(weights), float(np.concatenate(noisy).mean())
-    )
+    blocks = list(_blocks(times))
+    ends = np.cumsum([len(h) for h in blocks])
+    every = np.concatenate(blocks) if blocks else np.zeros(0)
+    change = produced(every, gamma) * (1.0 if trust is None else np.sqrt(trust))
+    decay, own = np.exp(-gamma * every), process * error_growth(every, gamma)
+    observed = 1.0 + decay**2
+    total, noisy = change / np.sqrt(observed + own), observed / (observed + own)  # of intervals that stand alone
+    alone = np.flatnonzero(np.repeat([len(h) == 1 for h in blocks], [len(h) for h in blocks]))
+    row, column, share = [alone], [alone], [np.ones(len(alone))]
+    for begin, end in ((end - len(h), end) for h, end in zip(blocks, ends, strict=True) if len(h) > 1):
+        part = slice(begin, end)
+        shared = decay[begin + 1 : end]
+        of_ends = np.diag(observed[part]) - np.diag(shared, 1) - np.diag(shared, -1)
+        factor = np.linalg.cholesky(of_ends + np.diag(own[part]))
+        inverse = scipy.linalg.solve_triangular(factor, np.eye(end - begin), lower=True)
+        noisy[part] = np.einsum("ij,jk,ik->i", inverse, of_ends, inverse, optimize=True)
+        mix = inverse * change[part]
+        total[part] = mix.sum(axis=1)
+        mix /= np.where(total[part] > 0, total[part], 1.0)[:, None]
+        here, there = np.nonzero(mix >= LEAST)
+        kept = mix[here, there]
+        row.append(here + begin)
+        column.append(there + begin)
+        share.append(kept / np.bincount(here, kept, minlength=end - begin)[here])
+    places = np.concatenate(row), np.concatenate(column)
+    shares = scipy.sparse.coo_array((np.concatenate(share), places), shape=(len(every), len(every)))
+    return Mixed(shares.tocsr(), total**2, float(noisy.mean()))
 
 
 def _blocks(times: Sequence[FloatArray]) -> Iterator[FloatArray]:

@@ -19,7 +19,7 @@ STRENGTHS = 10.0 ** np.arange(-2.5, 0.75, 0.25)
 
 
 class LinearField(NamedTuple):
-    """z' = constant + readout V'(z - center) - gamma z for what moves: decay plus a field of low rank r."""
+    """z' = constant + readout V'(z - center) - gamma z for what moves: decay plus a field of rank r at most."""
 
     center: FloatArray  # (source,)
     basis: FloatArray  # (source, r)
@@ -140,13 +140,15 @@ def likeliest_beside(
     LinearField
     """
     rest, _ = likeliest_field(features, production - (edges @ features.T).T, weights)
-    used = np.unique(edges.indices)
-    return LinearField(
-        rest.center,
-        np.concatenate([rest.basis, np.eye(features.shape[1])[:, used]], axis=1),
-        np.concatenate([rest.readout, edges[:, used].toarray()], axis=1),
-        rest.constant + edges @ rest.center,
-    )
+    constant, used = rest.constant + edges @ rest.center, np.unique(edges.indices)
+    if rest.basis.shape[1] + len(used) >= features.shape[1]:  # as many directions as there are
+        return LinearField(
+            rest.center, np.eye(features.shape[1]), rest.readout @ rest.basis.T + edges.toarray(), constant
+        )
+    read = np.zeros((features.shape[1], len(used)))
+    read[used, np.arange(len(used))] = 1.0
+    basis, readout = np.hstack([rest.basis, read]), np.hstack([rest.readout, edges[:, used].toarray()])
+    return LinearField(rest.center, basis, readout, constant)
 
 
 class _Decomposition(NamedTuple):

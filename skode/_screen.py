@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 
 from skode._bridge import bridge
-from skode._independent_rows import independent_rows
-from skode._interval_rows import Followed, follow, follow_edges
+from skode._chooser import Chooser
+from skode._interval_rows import follow, follow_edges
 from skode._typing import AnyArray, BoolArray, FloatArray, IntArray
-from skode.convex import Known, Selection, row_means, select_sources, spread
 
 N_PASSES = 4
 """Times that noisy states are smoothed along the edges that were found, and these chosen again. ``selection.py``, whose
@@ -21,10 +19,11 @@ table is SELECTION.md, compares other numbers."""
 
 
 class Screen(NamedTuple):
-    """Sources of every variable, a linear field on them, and the rows that it was fitted to.
+    """Sources of every variable, a linear field on them, and rows along the path.
 
-    The field is slope = intercepts + coefficients z in standard units of the states per unit of the given time, decay
-    included. A source is a state or an input, d + m of them. Rows of variables that do not move are zero.
+    The field is least squares on these rows, mixed where noise ties them (``independent_rows``). It is
+    slope = intercepts + coefficients z in standard units of the states per unit of the given time, decay included. A
+    source is a state or an input, d + m of them. Rows of variables that do not move are zero.
     """
 
     support: BoolArray  # (d, source)
@@ -40,7 +39,7 @@ class Screen(NamedTuple):
     slopes: FloatArray  # (interval, d) that the mean of the field over an interval should meet
     weights: FloatArray  # (interval,), or (interval, d) where values are missing
     path: list[FloatArray]  # (knot_k, d) denoised states, none missing
-    levels: list[scipy.sparse.csr_array]  # (d, source) float32 coefficients at every strength, adaptive second stage
+    levels: list[scipy.sparse.csr_array]  # (d, source) float32 coefficients at every strength, of the first choice
     alpha_max: float  # strength from which on nothing has a source
     residual: FloatArray  # (d,) mean square that the linear field leaves, as a share of that of its intercept
     evidence: FloatArray | None  # (d, source) rise of the extended BIC without an edge; None for a given strength
@@ -73,9 +72,10 @@ def screen(
        better, and once more with cheaper edges of hubs if there are any. Every source has its price, a variable itself
        among them; what all variables share, decay, is in the target instead and costs nothing.
        Where there is noise and nothing is missing, rows are mixed so that theirs is independent (``independent_rows``).
-    4. If there is noise, smooth the observations once more, along a field with the edges that were found and a ridge
-       field beside them (``follow_edges``): better edges make better paths, and these better edges. Choose again, with
-       the prices and the number of independent rows of the choice before, and repeat.
+    4. If there is noise and no strength is given, smooth the observations once more, along a field with the edges that
+       were found and a ridge field beside them (``follow_edges``): better edges make better paths, and these better
+       edges. Choose again, with the prices, the functions and the number of independent rows of the choice before, and
+       repeat.
 
     Parameters
     ----------
@@ -127,19 +127,18 @@ def screen(
     unit = _units(states, moves)
     states = [x / unit for x in states]
     followed = follow(times, states, moves=moves, inputs=given, groups=groups)
-    choose = partial(
-        _choose, times=times, inputs=given, moves=moves, alphas=alphas, alpha=alpha, allowed=allowed, trust=trust
-    )
-    found = choose(followed)
+    complete = not any(np.isnan(x[:, moves]).any() for x in states)
+    chooser = Chooser(times, given, moves, complete, alphas, allowed, trust)
+    found = chooser.choose(followed, alpha=alpha)
     levels, alpha_max = found.path, found.alpha_max
-    if followed.gamma is not None and followed.noise.any():
+    if alpha is None and followed.gamma is not None and followed.noise.any():
         for _ in range(n_passes):
             edges, known = scipy.sparse.csr_array(found.coefficients), found.known
             del found  # matrices of all pairs
             followed = follow_edges(times, states, followed, edges, moves=moves, inputs=given)
-            found = choose(followed, known=known)
+            found = chooser.choose(followed, known=known)
     rows, rate = followed.rows, followed.rate
-    nodes = _sources(followed, given)
+    nodes = chooser.sources(followed)
     unit = np.append(unit, np.ones(given.shape[1]))
     coefficients = _whole(found.coefficients / unit, moves)
     coefficients[moves, np.flatnonzero(moves)] -= rate
@@ -155,64 +154,13 @@ def screen(
         nodes=nodes * unit,
         quadrature=rows.quadrature,
         slopes=np.where(moves, rows.slopes, 0.0),
-        weights=_trusted(rows.weights, trust),
+        weights=chooser.trusted(rows.weights),
         path=[x * unit[:d] for x in followed.states],
         levels=[_whole_rows(coefficients, moves) for coefficients in levels],
         alpha_max=float(alpha_max.max(initial=0.0)),
         residual=_whole(found.residual, moves),
         evidence=None if found.evidence is None else _whole(found.evidence, moves),
     )
-
-
-def _choose(
-    followed: Followed,
-    *,
-    times: Sequence[FloatArray],
-    inputs: FloatArray,
-    moves: BoolArray,
-    alphas: FloatArray,
-    alpha: float | None,
-    allowed: BoolArray | None,
-    trust: FloatArray | None,
-    known: Known | None = None,
-) -> Selection:
-    """Sources of what moves, from rows along a path."""
-    rows, gamma, noise, d = followed.rows, followed.gamma, followed.noise[moves] ** 2, len(moves)
-    nodes = _sources(followed, inputs)
-    production = (rows.slopes + followed.rate * row_means(rows.nodes, rows.quadrature))[:, moves]
-    weights, quadrature = _trusted(rows.weights, trust), rows.quadrature
-    if gamma is not None and noise.any() and weights.ndim == 1:
-        process = float(followed.process[moves].mean() / noise.mean())
-        shares, weights, noisy = independent_rows(times, gamma, process, trust)
-        noise = noise * noisy
-        quadrature, production = shares @ spread(quadrature), shares @ production
-    return select_sources(
-        nodes,
-        quadrature,
-        production,
-        weights if weights.ndim == 1 else weights[:, moves],
-        alphas=alphas,
-        alpha=alpha,
-        allowed=None if allowed is None else allowed[moves],
-        noise=None if gamma is None else noise,
-        freedom=None if followed.freedom is None else followed.freedom[moves],
-        own=np.flatnonzero(moves),
-        peers=np.arange(nodes.shape[2]) < d,
-        known=known,
-    )
-
-
-def _sources(followed: Followed, inputs: FloatArray) -> FloatArray:
-    """States and inputs at the nodes.  # (interval, node, source)"""
-    nodes = followed.rows.nodes
-    if not inputs.shape[1]:
-        return nodes
-    u = np.broadcast_to(inputs[followed.owner][:, None], (*nodes.shape[:2], inputs.shape[1]))
-    return np.concatenate([nodes, u], axis=2)
-
-
-def _trusted(weights: FloatArray, trust: FloatArray | None) -> FloatArray:
-    return weights if trust is None else weights * trust.reshape(-1, *[1] * (weights.ndim - 1))
 
 
 def _whole(values: AnyArray, moves: BoolArray) -> AnyArray:

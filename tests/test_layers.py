@@ -99,13 +99,15 @@ ALLOWED: dict[str, set[str]] = {
     "skode._bridge": TYPES,
     "skode._linear_field": TYPES,
     "skode._decay": TYPES | {"skode._bridge", "skode._linear_field", "skode.smooth"},
-    "skode._model_smoothing": TYPES | {"skode._bridge", "skode._linear_field"},
+    "skode._kalman": TYPES | {"skode._bridge"},
+    "skode._model_smoothing": TYPES | {"skode._bridge", "skode._kalman", "skode._linear_field"},
     # many variables: numpy alone
     "skode.convex": TYPES | {"skode._parallel"},
     "skode._identifiability": TYPES | {"skode._blas", "skode._prepared"},
     "skode._independent_rows": TYPES | {"skode._bridge"},
     "skode._interval_rows": TYPES | {"skode._bridge", "skode._decay", "skode._model_smoothing", "skode.smooth"},
-    "skode._screen": TYPES | {"skode._bridge", "skode._independent_rows", "skode._interval_rows", "skode.convex"},
+    "skode._chooser": TYPES | {"skode._independent_rows", "skode._interval_rows", "skode.convex"},
+    "skode._screen": TYPES | {"skode._bridge", "skode._chooser", "skode._interval_rows"},
     # the parts: a field does not know what is penalised, a penalty nothing of ODEs, a solver only callables
     # and tensors
     "skode.fields": TYPES,

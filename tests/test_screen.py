@@ -11,17 +11,9 @@ from skode._bridge import bridge_rows, gap_weights
 from skode._decay import blocks_of_time, choose_decay, relaxation_rate
 from skode._independent_rows import independent_rows
 from skode._interval_rows import follow
+from skode._kalman import Noise, Panel, estimate_noise, kalman_smoother, process_noise, residuals
 from skode._linear_field import likeliest_beside, likeliest_field
-from skode._model_smoothing import (
-    Noise,
-    Panel,
-    denoise,
-    denoise_along,
-    estimate_noise,
-    kalman_smoother,
-    process_noise,
-    residuals,
-)
+from skode._model_smoothing import denoise, denoise_along
 from skode._screen import screen
 from skode.convex import select
 from skode.datasets import make_hill_network
@@ -313,6 +305,30 @@ def test_the_field_is_the_weighted_least_squares_fit_of_its_rows():
         expected = np.linalg.lstsq(w[:, None] * z, w * found.slopes[:, i], rcond=None)[0]
         got = np.r_[found.intercepts[i], found.coefficients[i, found.support[i]]]
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_a_given_strength_has_the_edges_of_its_level(noise):
+    times, states, _, _ = sparse_system(20, 60, noise=noise)
+    found = run(times, states)
+    assert bool(found.noise.any()) == (noise > 0)
+    for level in (9, 10, 11):  # from .05 on factors of the second path are the same
+        given = run(times, states, alpha=float(ALPHAS[level]))
+        there = found.levels[level].toarray() != 0
+        assert (given.support != there).mean() <= 0.005  # targets leave paths at the end
+
+
+def test_where_nothing_was_observed_rows_stay_as_they_are():
+    times, states, _, _ = sparse_system(20, 60, noise=0.4)
+    holed = [x.copy() for x in states]
+    for x in holed[:9]:
+        x[-1] = np.nan
+    found = run(times, holed)
+    short = run(
+        [t[:-1] if k < 9 else t for k, t in enumerate(times)], [x[:-1] if k < 9 else x for k, x in enumerate(states)]
+    )
+    assert found.noise.any()
+    assert (found.support != short.support).mean() < 0.03
 
 
 def assert_same(here, there, variables=slice(None)):

@@ -38,8 +38,8 @@ def select_sources(
 
     .. math:: n = \frac{(\sum_k w_k)^2 / \sum_k w_k^2}{r + (1 - r) / share}.
 
-    r is 0 for the first choice; where noise is known, what is left then tells r, and the choice is repeated. n is never
-    more than ``freedom``.
+    r is 0 for the first choice, unless one is ``known``; where noise is known, what is left then tells r, and the
+    choice is repeated. n is never more than ``freedom``.
 
     What is chosen tells how targets are shared out among sources. If that is more uneven than chance makes it, edges of
     sources with many targets cost less, those of others more (``source_prices``), and sources are chosen once more.
@@ -50,12 +50,12 @@ def select_sources(
     quadrature : array (row, node) or sparse array (row, interval x node)
         Weights of the nodes in the mean over an interval.
     slopes : array (row, target)
-        Mean production over every interval.
+        Mean production of every row.
     weights : array (row,) or (row, target)
     alphas : array (alpha,)
         Falling strengths.
     alpha : float, default None
-        The support of the adaptive lasso at exactly this strength instead; lines alone.
+        The support of the adaptive lasso at exactly this strength instead; lines alone, whatever is known.
     allowed : array (target, source) of bool, default None
         False never enters.
     noise : array (target,), default None
