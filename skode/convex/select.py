@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
     n_rows: FloatArray  # (target,) how many are independent
     n_functions: int  # of every source that describe them best; 1 is the line
-    prices: FloatArray | None  # (target, source) of edges, by how many targets their sources have
+    support: BoolArray  # (target, source)
 
 
 class Selection(NamedTuple):
@@ -50,7 +50,7 @@ class Selection(NamedTuple):
     path: list[scipy.sparse.csr_array]  # (target, source) at every strength of the adaptive path
     alpha_max: FloatArray  # (target,) from which on no source has a coefficient on the first path
     evidence: FloatArray | None = None  # (target, source) rise of the extended BIC without the edge, where known
-    known: Known | None = None
+    known: Known | None = None  # what this choice teaches another one
 
 
 def select(

@@ -67,7 +67,6 @@ def select_sources(
         The source that a target is itself. None is none.
     peers : array (source,) of bool, default None
         Sources of one kind, whose numbers of targets may be compared. None is all.
-
     known : Known, default None
         What a choice on nearly the same rows taught, from which this one sets out. None finds out.
 
@@ -75,7 +74,7 @@ def select_sources(
     -------
     Selection
         ``alphas`` are the strengths at which the lasso's supports stand, from which the exchange began; ``path`` and
-        ``alpha_max`` are those where all sources cost the same, as with a given ``alpha``, unless prices are known.
+        ``alpha_max`` are those where all sources cost the same, as with a given ``alpha``, unless a choice is known.
         ``evidence`` is None with a given ``alpha``.
     """
     features = row_means(nodes, quadrature)
@@ -86,49 +85,44 @@ def select_sources(
     if alpha is not None:
         return convex(alpha=alpha, n_rows=half)
     exchange = partial(select_splines, nodes, quadrature, slopes, weights, least=float(alphas[-1]))
-    noisy = noise is not None and bool(noise.any())
 
-    def taught(residual: FloatArray, n_functions: int, support: BoolArray | None = None) -> Known:
-        """What a choice teaches: as many independent rows as what it leaves of them tells, and prices by its edges."""
-        left = _left(slopes, weights, residual)
-        share = np.clip(noise / np.maximum(left, 1e-300), 0.0, 1.0) if noisy else 0.0
-        prices = None if support is None else source_prices(support, allowed=allowed, own=own, peers=peers)
-        return Known(rows / (share + (1.0 - share) / SHARE_OF_ROWS), n_functions, prices)
-
-    def choose(known: Known) -> tuple[Selection, BoolArray, FloatArray]:
-        """Convex problems, the sources, and what these leave."""
-        lines = known.n_functions == 1
-        found = convex(n_rows=known.n_rows if lines else half, prices=known.prices)
-        if lines:
-            return found, found.support, found.residual
-        bent = exchange(
-            start=found.support,
-            scores=found.scores,
-            n_rows=known.n_rows,
-            n_functions=(known.n_functions,),
-            prices=known.prices,
+    def independent(residual: FloatArray) -> FloatArray:
+        """How many rows are, by what is left of them.  # (target,)"""
+        share = (
+            0.0 if noise is None else np.clip(noise / np.maximum(_left(slopes, weights, residual), 1e-300), 0.0, 1.0)
         )
+        return np.asarray(rows / (share + (1.0 - share) / SHARE_OF_ROWS))
+
+    def choose(n_rows: FloatArray, m: int, prices: FloatArray | None) -> tuple[Selection, BoolArray, FloatArray]:
+        """Convex problems, the sources among m functions each, and what these leave."""
+        found = convex(n_rows=n_rows if m == 1 else half, prices=prices)
+        if m == 1:
+            return found, found.support, found.residual
+        bent = exchange(start=found.support, scores=found.scores, n_rows=n_rows, n_functions=(m,), prices=prices)
         return found, bent.support, bent.residual
 
     if known is None:
         found = convex(n_rows=half)
         bent = exchange(start=found.support, scores=found.scores, n_rows=half)
-        known = taught(bent.residual, bent.n_functions)
+        n_rows, m = independent(bent.residual), bent.n_functions
         path, top, support, residual = found.path, found.alpha_max, bent.support, bent.residual
-        if noisy:
-            del found
-            found, support, residual = choose(known)
-        known = known._replace(prices=source_prices(support, allowed=allowed, own=own, peers=peers))
-        if known.prices is not None:
+        if noise is not None and noise.any():
             del found  # matrices of all pairs
-            found, support, residual = choose(known)
+            found, support, residual = choose(n_rows, m, None)
+        prices = source_prices(support, allowed=allowed, own=own, peers=peers)
+        if prices is not None:
+            del found
+            found, support, residual = choose(n_rows, m, prices)
         found = found._replace(path=path, alpha_max=top)
     else:
-        found, support, residual = choose(known)
-    if known.n_functions > 1:
+        n_rows, m = known.n_rows, known.n_functions
+        prices = source_prices(known.support, allowed=allowed, own=own, peers=peers)
+        found, support, residual = choose(n_rows, m, prices)
+    if m > 1:
         found = _with_support(found, support, features, slopes, weights)
-    evidence = edge_evidence(nodes, quadrature, slopes, weights, support=support, **known._asdict())
-    return found._replace(evidence=evidence, known=taught(residual, known.n_functions, support))
+    given = nodes, quadrature, slopes, weights
+    evidence = edge_evidence(*given, support=support, n_functions=m, n_rows=n_rows, prices=prices)
+    return found._replace(evidence=evidence, known=Known(independent(residual), m, support))
 
 
 def _left(slopes: FloatArray, weights: FloatArray, residual: FloatArray) -> FloatArray:
