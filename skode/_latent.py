@@ -6,7 +6,7 @@ import torch
 
 from skode._dynamics import Dynamics
 from skode._typing import Weights
-from skode.fields import ACTIVATIONS, Activation, Affine, Chain, Folding, Gradient, Layer, Maps, SharedField, Tensors
+from skode.fields import ACTIVATIONS, Activation, Affine, ByMaps, Chain, Folding, Gradient, Maps, SharedField, Tensors
 from skode.integrate import AbstractSlope, ArraySlope, Compressed, SlopeStage, Stages, integrate, rk4_adjoint
 
 
@@ -80,7 +80,7 @@ def solve_latent(
         clock, stays = times, start.repeat_interleave(times.shape[1], dim=1)
         s = integrate(latent, zero, clock, n_steps=n_steps, march=rk4_adjoint)
     else:
-        clock, stays = compressed.clock, start[:, compressed.owner] * compressed.unit.unsqueeze(-1)
+        clock, stays = compressed.clock, start.index_select(1, compressed.owner) * compressed.unit.unsqueeze(-1)
         s = compressed.read(rk4_adjoint(latent, zero, compressed.step, n_steps))
     failed = s[..., :1].isnan()  # all of s is, then
     some_failed = bool(failed.any())
@@ -153,21 +153,22 @@ class Latent(AbstractSlope):
         return tuple(found)
 
     def on_arrays(self, stages: Stages, index: torch.Tensor, *, keep: bool) -> ArraySlope | None:
-        first = Layer(torch.cat([self.feedback, self.drift], dim=-1), self.offset)
-        later = [Layer(matrix, bias.mT) for matrix, bias in self.between]
+        first = torch.cat([self.feedback, self.drift, torch.zeros_like(self.drift)], dim=-1)
+        later = [torch.cat([matrix, bias.mT], dim=-1) for matrix, bias in self.between]
         maps = Maps(self.activation, [first, *later])
         if not maps.pay_on_arrays(len(index)):
             return None
-        maps = maps._replace(hidden=[first._replace(offset=self.offset[..., index]), *later])
 
-        def collect(by_layer: list[Layer], _: torch.Tensor | None) -> Gradient:
-            by_offset = torch.zeros_like(self.offset).index_add_(-1, index, by_layer[0].offset)
-            feedback, drift = by_layer[0].matrix.tensor_split([-1], dim=-1)
-            found = [feedback, drift, by_offset]
-            for matrix, offset in by_layer[1:]:
-                found += [matrix, offset.sum(-1).unsqueeze(-2)]
+        def collect(by: ByMaps) -> Gradient:
+            first, *later = by.matrices
+            assert by.offset is not None
+            by_offset = torch.zeros_like(self.offset).index_add_(-1, index, by.offset)
+            found = [first[..., :-2], first[..., -2:-1], by_offset]
+            for matrix in later:
+                found += [matrix[..., :-1], matrix[..., -1:].mT]
             return tuple(found)
 
+        maps = maps._replace(offset=self.offset[..., index])
         return Chain(maps, stages.times().unsqueeze(1), collect, keep=keep)
 
     def _offset(self, index: torch.Tensor) -> torch.Tensor:

@@ -192,9 +192,10 @@ def window_loss(
     -------
     tensor  # (model, target)
     """
-    targets, total = windows.targets, windows.weights.sum((0, 1))
-    weights: torch.Tensor | None = windows.weights
-    if compressed is not None:
+    weights: torch.Tensor | None
+    if compressed is None:
+        targets, weights, total = windows.targets, windows.weights, windows.weights.sum((0, 1))
+    else:
         targets, weights, total = compressed.targets, compressed.mask, compressed.total
         states = states[:, : len(targets)]
     x = states[..., : targets.shape[-1]]

@@ -9,7 +9,7 @@ import torch
 from skode._dynamics import Dynamics
 from skode._latent import Latent
 from skode._scales import Scales
-from skode.fields import ACTIVATIONS, Layer, Maps, PerTargetField, SharedField
+from skode.fields import ACTIVATIONS, Maps, PerTargetField, SharedField
 from skode.fields import _chain as chain_module
 from skode.integrate import adjoint as adjoint_module
 from skode.integrate import rk4, rk4_adjoint
@@ -204,8 +204,7 @@ def test_arrays_are_used_for_small_shared_networks(dynamics, n, expected, graph,
 
 
 def test_the_skip_counts_among_the_products():
-    wide, narrow = torch.zeros(1, 2, 200), torch.zeros(1, 200, 2)
-    maps = Maps(ACTIVATIONS["tanh"], [Layer(wide, wide[..., :1])], Layer(narrow, narrow[..., :1]))
+    maps = Maps(ACTIVATIONS["tanh"], [torch.zeros(1, 200, 3)], torch.zeros(1, 2, 201))
     assert maps.pay_on_arrays(7)
     assert not maps._replace(skip=torch.zeros(1, 200, 200)).pay_on_arrays(7)
 

@@ -4,7 +4,7 @@ from skode.fields._activations import ACTIVATIONS, Activation
 from skode.fields._affine import Affine
 from skode.fields._base import AbstractField
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
-from skode.fields._chain import Chain, Gradient, Layer, Maps
+from skode.fields._chain import ByMaps, Chain, Gradient, Maps
 from skode.fields._folding import Folding
 from skode.fields._points import AbstractPoints
 from skode.fields.held import HeldField, hold
@@ -21,13 +21,13 @@ __all__ = [
     "AbstractPoints",
     "Activation",
     "Affine",
+    "ByMaps",
     "Chain",
     "Evaluated",
     "Folding",
     "Gradient",
     "HeldField",
     "HillField",
-    "Layer",
     "Maps",
     "PackedField",
     "PerTargetField",

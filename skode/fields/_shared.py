@@ -10,7 +10,7 @@ from skode._typing import Weights
 from skode.fields._activations import ACTIVATIONS
 from skode.fields._affine import Affine, bias_gradient
 from skode.fields._bound import AbstractBoundField, Evaluated, Tensors
-from skode.fields._chain import Chain, Gradient, Layer, Maps
+from skode.fields._chain import ByMaps, Chain, Gradient, Maps
 from skode.fields._folding import Folding
 
 
@@ -69,15 +69,15 @@ class BoundShared(AbstractBoundField):
     def chain(
         self, known: Callable[[], torch.Tensor], n: int, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool
     ) -> Chain | None:
-        *hidden, last = [Layer(layer.matrix, layer.bias) for layer in self.layers]
+        *hidden, last = [torch.cat([layer.matrix, layer.bias], dim=-1) for layer in self.layers]
         maps = Maps(self.activation, hidden, last, self.skip[0].matrix if self.skip else None, gain)
         if not maps.pay_on_arrays(n):
             return None
 
-        def collect(by_layer: list[Layer], by_skip: torch.Tensor | None) -> Gradient:
-            found = {} if by_skip is None else {"K": by_skip}
-            for k, (matrix, offset) in enumerate(by_layer):
-                found[f"W{k}"], found[f"b{k}"] = matrix, bias_gradient(offset).unsqueeze(-2)
+        def collect(by: ByMaps) -> Gradient:
+            found = {} if by.skip is None else {"K": by.skip}
+            for k, matrix in enumerate(by.matrices):
+                found[f"W{k}"], found[f"b{k}"] = matrix[..., :-1], matrix[..., -1:].mT
             found = self.folding.pull(found)
             return tuple(found.get(name) for name in names)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skode._typing import AnyArray
-from skode.integrate.runge_kutta import Nodes, moving
+from skode.integrate.runge_kutta import Nodes
 
 
 class Stages(NamedTuple):
@@ -32,12 +32,12 @@ class Stages(NamedTuple):
 class ArraySlope(Protocol):
     """A right-hand side with memory for its states and slopes at every stage of a solve, which it keeps.
 
-    Trajectories are the last axis of all arrays. Whoever has filled in ``states[stage]`` calls ``evaluate(stage)`` and
-    finds ``slopes[stage]``.
+    Trajectories are the last axis of all arrays, and those of a single model may have no axis for it. Whoever has
+    filled in ``states[stage]`` calls ``evaluate(stage)`` and finds ``slopes[stage]``.
     """
 
-    states: list[AnyArray]  # (model, state, trajectory) of every stage
-    slopes: list[AnyArray]  # (model, state, trajectory) of every stage
+    states: list[AnyArray]  # (model, state, trajectory) or (state, trajectory), of every stage
+    slopes: list[AnyArray]  # alike
 
     def evaluate(self, stage: int) -> None:
         """Fill in the slope of a stage."""
@@ -78,7 +78,8 @@ class ArrayTape:
 
     def __init__(self, slope: ArraySlope, x0: torch.Tensor, step: torch.Tensor, n_steps: int) -> None:
         self.slope, self.step, self.n_steps = slope, step, n_steps
-        self.x0: AnyArray = x0.detach().mT.contiguous().numpy()
+        self.shape = x0.mT.shape  # (model, state, trajectory)
+        self.x0: AnyArray = x0.detach().mT.reshape(slope.states[0].shape).contiguous().numpy()
 
     @np.errstate(all="ignore")
     def walk(self, failed: torch.Tensor | None) -> Nodes:
@@ -91,7 +92,7 @@ class ArrayTape:
             i = 4 * step
             np.copyto(nodes[0, step], x[i])
             if failed is not None:
-                np.copyto(x[i], self.x0, where=(failed <= step).unsqueeze(1).numpy())
+                np.copyto(x[i], self.x0, where=self._stopped(failed, step))
             evaluate(i)
             np.copyto(nodes[1, step], k[i])
             if step == self.n_steps:
@@ -108,6 +109,7 @@ class ArrayTape:
             np.add(new, k[i + 3], out=new)
             np.multiply(new, h.sixth, out=new)
             np.add(new, x[i], out=new)
+        nodes = nodes.reshape(2, self.n_steps + 1, *self.shape)
         return Nodes(*(torch.from_numpy(part).mT for part in nodes))
 
     @np.errstate(all="ignore")
@@ -115,7 +117,8 @@ class ArrayTape:
         self, by_states: torch.Tensor, by_slopes: torch.Tensor, failed: torch.Tensor | None, *, wanted: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
         """Gradient by x0, and by every weight if ``wanted``, from those by states and slopes of the nodes."""
-        at_states, at_slopes = (by.mT.contiguous().numpy() for by in (by_states, by_slopes))
+        shape = self.n_steps + 1, *self.x0.shape
+        at_states, at_slopes = (by.mT.contiguous().numpy().reshape(shape) for by in (by_states, by_slopes))
         adjoint, h = self.slope.adjoint(wanted=wanted), self._lengths(None, 0)
         pull = adjoint.pull
         by_x, found, cotangent = (np.empty_like(self.x0) for _ in range(3))
@@ -139,9 +142,14 @@ class ArrayTape:
                 pull(stage, cotangent, found)
                 np.add(by_x, found, out=by_x)
             np.add(by_x, at_states[step], out=by_x)
-        return torch.from_numpy(by_x).mT, adjoint.weight_gradient() if wanted else ()
+        return torch.from_numpy(by_x.reshape(self.shape)).mT, adjoint.weight_gradient() if wanted else ()
+
+    def _stopped(self, failed: torch.Tensor, step: int) -> AnyArray:
+        """Which entries of the state stay at x0 in a step."""
+        return (failed <= step).unsqueeze(1).expand(self.shape).numpy().reshape(self.x0.shape)
 
     def _lengths(self, failed: torch.Tensor | None, step: int) -> _Lengths:
-        h = self.step[:, None] if failed is None else moving(self.step, failed, step)
-        full = np.ascontiguousarray(np.broadcast_to(h.mT.numpy(), self.x0.shape))
+        full = np.array(np.broadcast_to(self.step.numpy(), self.x0.shape))
+        if failed is not None:
+            full[self._stopped(failed, step)] = 0.0
         return _Lengths(full, full / 2.0, full / 6.0)

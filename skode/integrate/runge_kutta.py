@@ -131,8 +131,8 @@ def failed_steps(nodes: Nodes, bound: float) -> torch.Tensor | None:
     None where there is none: one look at the end, not one per step, so that a GPU need not be waited for. Step n,
     after the last, is its slope alone; n + 1 stands for never.
     """
-    low, high = nodes.states.aminmax()
-    if bool((low >= -bound) & (high <= bound) & nodes.slopes.sum().isfinite()):  # false for nan
+    low, high = nodes.states.mT.aminmax()  # in the order in which they lie in memory
+    if bool((low >= -bound) & (high <= bound) & nodes.slopes.mT.sum().isfinite()):  # false for nan
         return None
     bad = ~nodes.slopes.isfinite().all(dim=-1)  # (node, model, trajectory)
     bad[:-1] |= ~(nodes.states[1:].abs() <= bound).all(dim=-1)  # true for nan
