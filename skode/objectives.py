@@ -12,8 +12,9 @@ import torch
 
 from skode._dynamics import Dynamics
 from skode._latent import latent_pays, solve_latent
+from skode._matching import matching_squares
 from skode._typing import Weights
-from skode.fields import AbstractField
+from skode.fields import AbstractField, PerTargetField
 from skode.integrate import Compressed, integrate, rk4_adjoint
 
 
@@ -83,8 +84,11 @@ def matching_loss(field: AbstractField, weights: Weights, rows: Rows, scale: tor
     -------
     tensor  # (model, target)
     """
-    slopes = field(weights, rows.sources.flatten(0, 1).unsqueeze(0))  # (model, interval * node, target)
-    total: torch.Tensor = _IntervalErrors.apply(slopes, *rows[1:])  # type: ignore[no-untyped-call]
+    if isinstance(field, PerTargetField):
+        total = matching_squares(field, weights, *rows)
+    else:
+        slopes = field(weights, rows.sources.flatten(0, 1).unsqueeze(0))  # (model, interval * node, target)
+        total = _IntervalErrors.apply(slopes, *rows[1:])  # type: ignore[no-untyped-call]
     return total / (rows.weights.sum(0).clamp_min(1e-30) * scale)
 
 

@@ -121,7 +121,9 @@ ALLOWED: dict[str, set[str]] = {
     "skode.least_squares": TYPES,
     "skode._dynamics": TYPES | {"skode._scales", "skode.fields", "skode.integrate"},
     "skode._latent": TYPES | {"skode._dynamics", "skode.fields", "skode.integrate"},
-    "skode.objectives": TYPES | {"skode._dynamics", "skode._latent", "skode.fields", "skode.integrate"},
+    "skode._matching": TYPES | {"skode.fields"},
+    "skode.objectives": TYPES
+    | {"skode._dynamics", "skode._latent", "skode._matching", "skode.fields", "skode.integrate"},
     # where they meet
     "skode._problem": TYPES
     | {"skode._dynamics", "skode._prepare", "skode._prepared", "skode._ties", "skode.objectives"},

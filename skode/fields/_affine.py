@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 
 
@@ -23,12 +25,20 @@ class Affine:
         bias = matrix.new_zeros(matrix.shape[:2]) if bias is None else bias
         self.bias, self.all_bias = bias.unsqueeze(-1), bias.reshape(-1, 1)
 
-    def __call__(self, z: torch.Tensor) -> torch.Tensor:
-        """(model | 1, source, sample) to (model, row, sample)."""
+    def __call__(self, z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(model | 1, source, sample) to (model, row, sample); of shared samples into ``out`` (model * row, sample)."""
         if z.shape[0] > 1:
             return torch.baddbmm(self.bias, self.matrix, z, beta=self.beta)
-        product = torch.addmm(self.all_bias, self.all_rows, z[0], beta=self.beta)
+        product = torch.addmm(self.all_bias, self.all_rows, z[0], beta=self.beta, out=out)
         return product.view(self.shape[0], self.shape[1], -1)
+
+    def rows(self, some: slice) -> Affine:
+        """Some of the rows of all models, as those of one."""
+        part = copy(self)
+        part.all_rows, part.all_bias = self.all_rows[some], self.all_bias[some]
+        part.matrix, part.bias = part.all_rows.unsqueeze(0), part.all_bias.unsqueeze(0)
+        part.transposed, part.shape = part.matrix.mT, part.matrix.shape
+        return part
 
     def pull(self, delta: torch.Tensor) -> torch.Tensor:
         """Gradient by z.  # (model, source, sample)"""
