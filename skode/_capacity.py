@@ -120,9 +120,23 @@ def clearly_lower(errors: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
     -------
     tensor of bool  # (...)
     """
+    return lead(errors, than) > EVIDENCE
+
+
+def lead(errors: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
+    """By how many standard errors paired errors are lower on average; nan where they are the same.
+
+    Parameters
+    ----------
+    errors, than : tensor  # (..., window)
+
+    Returns
+    -------
+    tensor  # (...)
+    """
     gain = than - errors
-    lower: torch.Tensor = gain.mean(dim=-1) > EVIDENCE * gain.std(dim=-1) / gain.shape[-1] ** 0.5
-    return lower
+    ahead: torch.Tensor = gain.mean(dim=-1) / (gain.std(dim=-1) / gain.shape[-1] ** 0.5)
+    return ahead
 
 
 def forecast_errors(dynamics: Dynamics, weights: Weights, problem: Problem) -> torch.Tensor:

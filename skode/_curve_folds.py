@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skode._capacity import FEWEST, clearly_lower
+from skode._capacity import FEWEST, lead
 from skode._confidence import probability, run_labels
 from skode._curve_fits import STEPS, CurveFits, curve_weights, with_parents
 from skode._curves import Curves, again, bare_curves, window_errors
@@ -29,11 +29,10 @@ class Rival(NamedTuple):
     weights: Weights
 
 
-def better_on_folds(curves: Curves, rivals: Iterable[Rival]) -> bool:
+def lead_on_folds(curves: Curves, rivals: Iterable[Rival]) -> float:
     """Refit curves on every fold, and forecast the windows of what it leaves out as networks do.
 
-    The sources of both were chosen on all data. Curves are better if they lower errors by more than 1.64 standard
-    errors over the windows of all folds, as in ``narrow``.
+    The sources of both were chosen on all data.
 
     Parameters
     ----------
@@ -43,8 +42,9 @@ def better_on_folds(curves: Curves, rivals: Iterable[Rival]) -> bool:
 
     Returns
     -------
-    bool
-        False where folds have too few windows to tell.
+    float
+        By how many standard errors over the windows of all folds the errors of curves are lower; minus infinity where
+        folds have too few windows to tell.
     """
     errors = []
     for (prepared, dynamics, problem), field, weights in rivals:
@@ -55,7 +55,7 @@ def better_on_folds(curves: Curves, rivals: Iterable[Rival]) -> bool:
         ours = window_errors(dynamics, own, refitted, problem)
         errors.append(torch.cat([ours, window_errors(dynamics, field, weights, problem)]))
     enough = sum(some.shape[1] for some in errors) >= FEWEST
-    return enough and bool(clearly_lower(*torch.cat(errors, dim=1)))
+    return float(lead(*torch.cat(errors, dim=1))) if enough else -np.inf
 
 
 def curve_confidence(

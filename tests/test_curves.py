@@ -15,9 +15,10 @@ import skode._curve_choice
 import skode._curve_folds
 import skode._selection
 from skode import PriorKnowledge, SparseNODERegressorCV, from_trajectories
+from skode._capacity import EVIDENCE
 from skode._curve_choice import curves_instead
 from skode._curve_fits import SEARCHED, CurveFits, curve_prices
-from skode._curve_folds import Rival, better_on_folds, curve_confidence
+from skode._curve_folds import Rival, curve_confidence, lead_on_folds
 from skode._curve_search import CurveSearch
 from skode._curves import bare_curves, pruned, search_curves
 from skode._finish import finish
@@ -159,9 +160,9 @@ def test_a_handful_of_windows_does_not_decide(network, monkeypatch):
     folds = most_folds(reading.trajectories, 3).parts
     fresh = fresh_on_folds(folds, mask, reading.specification, 0, None)
     rivals = [Rival(setup, trained.field, trained.weights) for setup, trained in fresh]
-    assert better_on_folds(curves, rivals) and not better_on_folds(curves, [])
+    assert lead_on_folds(curves, rivals) > EVIDENCE and lead_on_folds(curves, []) == -np.inf
     monkeypatch.setattr(skode._curve_folds, "FEWEST", 1000)
-    assert not better_on_folds(curves, rivals)
+    assert lead_on_folds(curves, rivals) == -np.inf
 
 
 def fresh_weights(setup):
@@ -183,14 +184,17 @@ def test_networks_that_forecast_held_out_windows_better_stay(network, monkeypatc
     worse = lambda dynamics, field, *rest: forecast(dynamics, field, *rest) * (1.0 if ours(field) else 1e-3)  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(skode._curve_choice, "window_errors", worse)
+        patch.setattr(skode._curve_choice, "CERTAIN", np.inf)
         assert curves_instead(*given) is None
+        patch.setattr(skode._curve_choice, "CERTAIN", EVIDENCE)  # folds that leave no doubt decide alone
+        assert curves_instead(setup, lambda: pytest.fail("networks were finished"), *given[2:]) is not None
     rivals = []  # networks as folds have fitted them, and once more with products where the finished ones have any
 
     def told(curves, some):
         rivals.append([rival.field.n_bilinear for rival in some])
-        return len(rivals) < 2
+        return 2.0 if len(rivals) < 2 else 1.0
 
-    monkeypatch.setattr(skode._curve_choice, "better_on_folds", told)
+    monkeypatch.setattr(skode._curve_choice, "lead_on_folds", told)
     finished = networks()
     wide = replace(finished.field, n_bilinear=4)
     lead = finished.weights["K"].shape[:2]
