@@ -12,6 +12,7 @@ from skode._amounts import Amounts
 from skode._capacity import can_decide, clearly_lower, held_out_squares
 from skode._curve_fits import curve_prices, hill_field
 from skode._dynamics import Dynamics
+from skode._memory import release
 from skode._parallel import one_torch_thread
 from skode._problem import Problem
 from skode._refit import Refit, refit
@@ -110,7 +111,8 @@ class Readers(NamedTuple):
         return self._replace(shared=shared, drawn=drawn)
 
     def fit(self, rows: Rows, start: Weights, kind: Candidate, n_iter: int) -> Refit:
-        """Fit to rows from given weights."""
+        """Fit to rows from given weights; those before have left memory behind that this one cannot use."""
+        release()
         return refit(
             kind.field,
             rows,

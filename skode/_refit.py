@@ -69,7 +69,7 @@ def refit(
     Refit
     """
     weights = {name: value.double().clone() for name, value in start.items()}
-    sources = field.expanded(rows.sources.permute(2, 1, 0).double().contiguous())  # (source, node, interval)
+    sources = rows.sources.permute(2, 1, 0).contiguous()  # (source, node, interval)
     total = rows.weights.double().sum(0).clamp_min(1e-30) * scale.double()
     loss = torch.zeros(field.n_targets, dtype=torch.float64, device=sources.device)
     open_names = tuple(weights) if free is None else free
@@ -77,13 +77,13 @@ def refit(
     def solve(chunk: _Chunk) -> tuple[float, int]:
         nets, targets, slots = chunk
         root = (rows.weights[:, targets].double() / total[targets]).sqrt().T
-        decay = sum((price * nets.marks(name) for name, price in prices.items()), start=nets.marks()).to(sources)
-        open_entries = nets.marks(*open_names).to(sources).expand(len(targets), -1)
+        decay = sum((price * nets.marks(name) for name, price in prices.items()), start=nets.marks()).to(root)
+        open_entries = nets.marks(*open_names).to(root).expand(len(targets), -1)
         if fixed is not None:
             open_entries = open_entries * nets.outside(fixed[targets, : nets.n_slots])
         problem = Matching(
             nets,
-            sources[slots],
+            field.read(sources, slots),
             rows.quadrature.double().T * root.unsqueeze(1),
             rows.slopes[:, targets].double().T * root,
             nets.linear().to(sources.device),

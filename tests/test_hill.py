@@ -41,6 +41,12 @@ def test_terms_are_all_products_of_few_curves_pairs_of_some_and_single_ones_of_m
     assert [len(terms(n)) for n in (0, 4, 5, 8, 9)] == [0, 15, 15, 36, 9]
 
 
+def test_what_a_batch_reads_is_what_all_sources_hold_there():
+    field, sources = field_of(), samples(3, 4)[0].T.expand(2, 5, 4).transpose(0, 1)  # (source, 2, 4)
+    for _, _, slots in field.alike():
+        torch.testing.assert_close(field.read(sources, slots), field.expanded(sources)[slots], rtol=0, atol=0)
+
+
 def test_a_gene_that_needs_one_regulator_and_not_the_other_is_in_the_span():
     """dx0/dt = .05 + 2 h(x1) (1 - h(x2)) - x0, with thresholds .4 and .6 and exponents 2.5 and 3."""
     mean, sd, usual = np.array([0.8, 0.5, 0.7]), np.array([0.3, 0.2, 0.25]), np.array([0.8, 0.4, 0.7])

@@ -130,7 +130,7 @@ ALLOWED: dict[str, set[str]] = {
     "skode._rematch": TYPES | PARTS | {"skode._bridge", "skode._parallel", "skode._prepared"},
     "skode._readers": TYPES
     | PARTS
-    | {"skode._amounts", "skode._capacity", "skode._curve_fits", "skode._parallel", "skode._refit"},
+    | {"skode._amounts", "skode._capacity", "skode._curve_fits", "skode._memory", "skode._parallel", "skode._refit"},
     "skode._amounts": TYPES | {"skode._prepared"},
     "skode._curve_fits": TYPES
     | {"skode._amounts", "skode._parallel", "skode._refit", "skode.fields", "skode.least_squares", "skode.objectives"},

@@ -187,6 +187,13 @@ class HillField(PackedField):
         gain, shift = self._scales(sources).view(2, -1, *[1] * (sources.ndim - 1))
         return torch.cat([sources, log_amounts(gain, sources, shift)])
 
+    def read(self, sources: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        index, place = torch.unique(slots, return_inverse=True)
+        own, others = index[index < self.n_sources], index[index >= self.n_sources] - self.n_sources
+        read = sources[others].double()
+        gain, shift = self._scales(read)[:, others].view(2, -1, *[1] * (sources.ndim - 1))
+        return torch.cat([sources[own].double(), log_amounts(gain, read, shift)])[place]
+
     def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
         """No terms, and every curve half saturated at the median; nothing is drawn."""
         zeros = partial(torch.zeros, dtype=dtype, device=device)

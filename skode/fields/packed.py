@@ -86,6 +86,20 @@ class PackedField(AbstractField):
         """Sources (source, ...), and whatever else equations read of them (source, ...) after these."""
         return sources
 
+    def read(self, sources: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Some of the ``expanded`` sources, in float64, where not all are worth their memory.
+
+        Parameters
+        ----------
+        sources : tensor  # (source, ...)
+        slots : tensor of int  # (target, slot)
+
+        Returns
+        -------
+        tensor  # (target, slot, ...)
+        """
+        return sources[slots].double()
+
     def init(self, generator: torch.Generator, *, n_models: int, dtype: torch.dtype, device: torch.device) -> Weights:
         lead = (n_models, self.n_targets)
         weights = draw_nets(generator, lead, self.n_slots, self.hidden, self.n_bilinear, dtype, device)
