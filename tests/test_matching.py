@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import skode._matching as matching
 from skode._matching import matching_squares
-from skode.fields import PerTargetField
+from skode.fields import PerTargetField, hold
+from skode.objectives import Rows, matching_loss
 
 D, N_ROWS, N_NODES = 4, 7, 3
 
@@ -120,3 +122,12 @@ def test_a_model_does_not_depend_on_those_beside_it(block, monkeypatch):
     alone = {name: value.detach()[2:3].requires_grad_() for name, value in weights.items()}
     mine = torch.autograd.grad(matching_squares(field, alone, *given).sum(), list(alone.values()))
     torch.testing.assert_close([g[2:3] for g in every], list(mine), rtol=1e-6, atol=1e-6)
+
+
+def test_products_that_are_held_have_the_loss_of_what_they_read():
+    field, (sources, quadrature, slopes, row_weights) = field_of(n_bilinear=2), data()
+    weights, rows, scale = draw(field, 2), Rows(sources, quadrature, slopes, row_weights), torch.ones(6).double()
+    far, near = (hold(field, np.full(D, -edge), np.full(D, edge)) for edge in (1e3, 0.1))
+    expected = matching_loss(field, weights, rows, scale)
+    torch.testing.assert_close(matching_loss(far, weights, rows, scale), expected)
+    assert not torch.allclose(matching_loss(near, weights, rows, scale), expected)
