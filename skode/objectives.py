@@ -14,7 +14,7 @@ from skode._dynamics import Dynamics
 from skode._latent import latent_pays, solve_latent
 from skode._matching import matching_squares
 from skode._typing import Weights
-from skode.fields import AbstractField, PerTargetField
+from skode.fields import AbstractField
 from skode.integrate import Compressed, integrate, rk4_adjoint
 
 
@@ -84,38 +84,7 @@ def matching_loss(field: AbstractField, weights: Weights, rows: Rows, scale: tor
     -------
     tensor  # (model, target)
     """
-    if type(field) is PerTargetField:  # one that is held reads otherwise
-        total = matching_squares(field, weights, *rows)
-    else:
-        slopes = field(weights, rows.sources.flatten(0, 1).unsqueeze(0))  # (model, interval * node, target)
-        total = _IntervalErrors.apply(slopes, *rows[1:])  # type: ignore[no-untyped-call]
-    return total / (rows.weights.sum(0).clamp_min(1e-30) * scale)
-
-
-class _IntervalErrors(torch.autograd.Function):
-    """Sum of w (slope - mean over nodes)^2 over intervals, in a third of the calls that autograd takes."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, slopes: torch.Tensor, quadrature: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:  # (model, interval * node, target), (interval, node), (interval, target) twice
-        # (model, target, interval, node): as fields make them, so that nothing is copied.
-        by_node = slopes.mT.reshape(slopes.shape[0], slopes.shape[2], *quadrature.shape)
-        error = targets.mT.expand(by_node.shape[:-1])
-        for part in (by_node * quadrature).unbind(dim=-1):  # two or so: a sum over the last axis takes longer
-            error = error - part
-        weighted = weights.mT * error
-        ctx.weighted, ctx.quadrature = weighted, quadrature
-        return (error * weighted).sum(dim=-1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        by_mean = ctx.weighted * (-2.0 * cotangent).unsqueeze(-1)
-        by_node = by_mean.new_empty(*by_mean.shape, ctx.quadrature.shape[1])
-        for node, share in zip(by_node.unbind(dim=-1), ctx.quadrature.unbind(dim=-1), strict=True):
-            torch.mul(by_mean, share, out=node)
-        return by_node.flatten(-2).mT, None, None, None
+    return matching_squares(field, weights, *rows) / (rows.weights.sum(0).clamp_min(1e-30) * scale)
 
 
 def matching_errors(field: AbstractField, weights: Weights, rows: Rows) -> torch.Tensor:
