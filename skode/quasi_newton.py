@@ -18,11 +18,16 @@ ENOUGH = 1e-4
 
 
 class _Memory:
-    """The last steps and changes of the gradient, and the inverse curvature that follows from them."""
+    """The last steps s and changes of the gradient y, and the inverse curvature that follows from them.
 
-    def __init__(self, precondition: Callable[[torch.Tensor], torch.Tensor], size: int) -> None:
-        self.precondition, self.size = precondition, size
-        self.pairs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # (step, change, 1 / product)
+    The recursion over pairs needs their products s_i' y_j alone, in the triangle of those that are not later than
+    each other: two triangular systems, and four products with all steps or all changes at once.
+    """
+
+    def __init__(self, precondition: Callable[[torch.Tensor], torch.Tensor], size: int, like: torch.Tensor) -> None:
+        self.precondition, self.size, self.n_pairs = precondition, size, 0
+        self.steps, self.changes = like.new_zeros(2, len(like), size, like.shape[1])  # (model, place, entry), a ring
+        self.products = torch.eye(size).to(like).repeat(len(like), 1, 1)  # (model, place of step, place of change)
         self.gain: torch.Tensor | None = None  # (model, 1), scale of the known curvature
 
     def add(self, step: torch.Tensor, change: torch.Tensor, good: torch.Tensor) -> None:
@@ -30,29 +35,41 @@ class _Memory:
         product = (step * change).sum(1, keepdim=True)
         length = (change * self.precondition(change)).sum(1, keepdim=True)
         good = good.unsqueeze(1) & (product > 1e-12 * length) & length.isfinite()
-        self.pairs = self.pairs[1 - self.size :]
-        inverse = torch.where(good, 1.0 / product, 0.0)
-        self.pairs.append((torch.where(good, step, 0.0), torch.where(good, change, 0.0), inverse))
+        place = self.n_pairs % self.size
+        self.n_pairs += 1
+        self.steps[:, place], self.changes[:, place] = torch.where(good, step, 0.0), torch.where(good, change, 0.0)
+        self.products[:, :, place] = _times(self.steps, self.changes[:, place])
+        self.products[:, place, place] = torch.where(good, product, 1.0)[:, 0]  # of none, it only must not be 0
         gain = torch.ones_like(product) if self.gain is None else self.gain
         self.gain = torch.where(good, product / length, gain)
 
     def forget(self, models: torch.Tensor) -> None:
         """Drop all pairs of some models."""
-        for step, change, inverse in self.pairs:
-            for part in (step, change, inverse):
-                part[models] = 0.0
+        self.steps[models], self.changes[models] = 0.0, 0.0
+        self.products[models] = torch.eye(self.size).to(self.products)
 
     def direction(self, gradient: torch.Tensor) -> torch.Tensor:
         """Minus the inverse curvature times the gradient.  # (model, entry)"""
-        q, shares = gradient, []
-        for step, change, inverse in reversed(self.pairs):
-            share = inverse * (step * q).sum(1, keepdim=True)
-            q = q - share * change
-            shares.append(share)
-        r = self.precondition(q) if self.gain is None else self.gain * self.precondition(q)
-        for (step, change, inverse), share in zip(self.pairs, reversed(shares), strict=True):
-            r = r + step * (share - inverse * (change * r).sum(1, keepdim=True))
-        return -r
+        if self.gain is None:
+            return -self.precondition(gradient)
+        turn = self.n_pairs % self.size if self.n_pairs > self.size else 0  # places of the ring, the oldest first
+        products = self.products.roll((-turn, -turn), (1, 2)).triu()
+        shares = _solved(products, _times(self.steps, gradient).roll(-turn, 1), upper=True)
+        q = gradient - _times(self.changes.mT, shares.roll(turn, 1))
+        r = self.gain * self.precondition(q)
+        back = products.diagonal(dim1=1, dim2=2) * shares - _times(self.changes, r).roll(-turn, 1)
+        return -(r + _times(self.steps.mT, _solved(products.mT, back, upper=False).roll(turn, 1)))
+
+
+def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    """Of every model.  # (model, row)"""
+    return torch.bmm(matrix, vector.unsqueeze(-1)).squeeze(-1)
+
+
+def _solved(matrix: torch.Tensor, right: torch.Tensor, *, upper: bool) -> torch.Tensor:
+    """Of the triangular system of every model.  # (model, row)"""
+    solved: torch.Tensor = torch.linalg.solve_triangular(matrix, right.unsqueeze(-1), upper=upper)
+    return solved.squeeze(-1)
 
 
 def lbfgs(
@@ -140,7 +157,7 @@ def lbfgs(
     here, gradient = value(x, 0)
     failed = ~here.isfinite()
     gradient = torch.where(failed[:, None], 0.0, gradient)
-    past = _Memory(inverse, memory)
+    past = _Memory(inverse, min(memory, n_iter), x)
     direction = past.direction(gradient)
     length = torch.ones_like(here)
     recorded, every = [here], max(1, n_iter // n_checks)

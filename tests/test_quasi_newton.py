@@ -9,7 +9,7 @@ from skode._curvature import DAMPING, MatchingCurvature, start_curvature
 from skode._typing import Weights
 from skode.fields import PerTargetField
 from skode.objectives import Rows, Windows, matching_loss, matching_scale
-from skode.quasi_newton import lbfgs
+from skode.quasi_newton import _Memory, lbfgs
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -77,6 +77,38 @@ def test_neighbours_change_nothing_even_if_they_blow_up() -> None:
     assert bool(beside.params["x"].isfinite().all())
     lost = lbfgs(lambda p, i: p["x"].sum(-1) * torch.nan, {"x": torch.ones(1, 3).double()}, n_iter=5)
     assert bool(lost.failed.all()) and torch.equal(lost.params["x"], torch.ones(1, 3).double())
+
+
+@pytest.mark.parametrize("n_pairs", [1, 4, 5, 8])
+def test_the_memory_gives_the_inverse_that_the_update_of_bfgs_builds_up(n_pairs: int) -> None:
+    """H <- (1 - s y' / s'y) H (1 - y s' / s'y) + s s' / s'y, over the last pairs, from the scaled known curvature."""
+    n_models, n, size = 3, 6, 4
+    root = draw(n_models, n, n)
+    known, eye = root @ root.mT + torch.eye(n), torch.eye(n).double()
+    memory = _Memory(lambda x: (known @ x.unsqueeze(-1)).squeeze(-1), size, draw(n_models, n))
+    pairs, gain = [], torch.ones(n_models).double()
+    for k in range(n_pairs):
+        step, change, good = draw(n_models, n, seed=2 * k), draw(n_models, n, seed=2 * k + 1), draw(3, seed=k) > -0.5
+        change = change * (step * change).sum(1, keepdim=True).sign()
+        change[0] *= -1.0 if k == 2 else 1.0  # bends downwards, and is left out
+        if k == 3:
+            memory.forget(torch.tensor([False, True, False]))
+            pairs = [(s, y, g & torch.tensor([True, False, True])) for s, y, g in pairs]
+        memory.add(step, change, good)
+        good = good & ((step * change).sum(1) > 0)
+        length = torch.einsum("ma,mab,mb->m", change, known, change)
+        gain = torch.where(good, (step * change).sum(1) / length, gain)
+        pairs = [*pairs, (step, change, good)][-size:]
+    gradient = draw(n_models, n, seed=99)
+    found = memory.direction(gradient)
+    for model in range(n_models):
+        inverse = gain[model] * known[model]
+        for step, change, good in pairs:
+            if good[model]:
+                s, y = step[model], change[model]
+                left = eye - torch.outer(s, y) / (s @ y)
+                inverse = left @ inverse @ left.mT + torch.outer(s, s) / (s @ y)
+        torch.testing.assert_close(found[model], -inverse @ gradient[model], rtol=1e-9, atol=1e-9)
 
 
 def test_it_ends_where_the_held_out_loss_was_lowest() -> None:

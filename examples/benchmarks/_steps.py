@@ -3,14 +3,15 @@
 W1 Lorenz, d 3, 20 trajectories x 50 irregular times, net 3-50-50-3; W2 Hill network, d 10, 50 x 30, 10-64-64-10; W3
 d 529, 3 x up to 347, hidden 100-100; W4 d 350, 150 x 5 to 9, hidden 100-100. W3 and W4 have the shapes of the
 single-cell and of the gene-network data, filled with smooth curves. All ways start from the same weights. skode takes
-as few steps as give a gradient as accurate as that of the published solver, and a loss within 1 % of the exact one.
+as few steps as give a gradient as accurate as that of the published solver, and a loss within 1 % of the exact one; in
+one way as few as the loss alone asks for.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,7 @@ def smooth_curves(rng: np.random.Generator, d: int, lengths: list[int]) -> tuple
     return [w @ mix for w in waves], times
 
 
+@cache
 def make_works() -> dict[str, Work]:
     """All four."""
     rng = np.random.default_rng(0)
@@ -125,28 +127,34 @@ def dynamics_of(work: Work) -> Dynamics:
     return Dynamics(work.field, Scales(1.0, 0 * one, one, None, none, none, 0.0, 1.0, one, -one, one), False)
 
 
-def n_steps_of(work: Work) -> int:
-    """Fewest Runge-Kutta steps whose gradient is as exact as that of the published solver, and the loss within 1 %."""
-    if work.name not in _N_STEPS:
-        slope, still = dynamics_of(work).slope, torch.zeros(len(work.start))
+class Fewest(NamedTuple):
+    """Runge-Kutta steps that a workload asks for."""
 
-        def solve(weights: dict[str, torch.Tensor], n_steps: int) -> torch.Tensor:
-            right = slope(weights, torch.zeros(len(work.start), 0), still)
-            return work.loss(integrate(right, work.start[None], work.times, n_steps=n_steps, march=rk4_adjoint)[0])
-
-        exact, uphill = _gradient(work, partial(solve, n_steps=FINE))
-        _, published = _gradient(work, lambda weights: work.loss(_loop(work, weights)))
-        n = 3
-        while n < FINE:
-            loss, gradient = _gradient(work, partial(solve, n_steps=n))
-            if abs(loss / exact - 1) < 0.01 and (gradient - uphill).norm() <= (published - uphill).norm():
-                break
-            n += 1
-        _N_STEPS[work.name] = n
-    return _N_STEPS[work.name]
+    gradient: int  # whose gradient is as exact as that of the published solver, and the loss within 1 %
+    loss: int  # whose loss is within 1 % of the exact one
 
 
-_N_STEPS: dict[str, int] = {}
+@cache
+def fewest_steps(name: str) -> Fewest:
+    """Try one step after the other."""
+    work = make_works()[name]
+    slope, still = dynamics_of(work).slope, torch.zeros(len(work.start))
+
+    def solve(weights: dict[str, torch.Tensor], n_steps: int) -> torch.Tensor:
+        right = slope(weights, torch.zeros(len(work.start), 0), still)
+        return work.loss(integrate(right, work.start[None], work.times, n_steps=n_steps, march=rk4_adjoint)[0])
+
+    exact, uphill = _gradient(work, partial(solve, n_steps=FINE))
+    _, published = _gradient(work, lambda weights: work.loss(_loop(work, weights)))
+    by_loss: int | None = None
+    for n in range(1, FINE):
+        loss, gradient = _gradient(work, partial(solve, n_steps=n))
+        by_loss = (by_loss or n) if abs(loss / exact - 1) < 0.01 else None  # and with more steps too
+        if by_loss is not None and (gradient - uphill).norm() <= (published - uphill).norm():
+            return Fewest(n, by_loss)
+    return Fewest(FINE, FINE)
+
+
 FINE = 160
 """Runge-Kutta steps after which nothing changes in single precision."""
 
@@ -160,9 +168,12 @@ def _gradient(
     return float(loss.detach()), torch.cat([part.flatten() for part in found])
 
 
-def skode_step(work: Work, *, by_hand: bool = True, n_models: int = 1, compressed: bool = True) -> Step:
-    """All trajectories, and all models, in one batch of RK4 steps."""
-    dynamics, n_steps = dynamics_of(work), n_steps_of(work)
+def skode_step(
+    work: Work, *, by_hand: bool = True, n_models: int = 1, compressed: bool = True, exact: bool = True
+) -> Step:
+    """All trajectories, and all models, in one batch of RK4 steps; as many as an exact gradient asks for, or a loss."""
+    fewest = fewest_steps(work.name)
+    dynamics, n_steps = dynamics_of(work), fewest.gradient if exact else fewest.loss
     inputs, origin = torch.zeros(len(work.start), 0), torch.zeros(len(work.start))
     seen, ones, nobody = work.mask * torch.ones_like(work.targets), torch.ones(work.start.shape[-1]), origin.long() - 1
     windows = Windows(work.start, 0 * work.start, work.times, work.targets, seen, inputs, origin, nobody)
@@ -274,6 +285,7 @@ def diffrax_step(work: Work) -> Step:
 
 WAYS: dict[str, tuple[str, Callable[[Work], Step]]] = {
     "skode": ("torch", skode_step),
+    "skode, steps for the loss alone": ("torch", lambda work: skode_step(work, exact=False)),
     "skode, every observation": ("torch", lambda work: skode_step(work, compressed=False)),
     "skode, autograd": ("torch", lambda work: skode_step(work, by_hand=False)),
     "torchdiffeq, loop": ("torchdiffeq", torchdiffeq_loop),

@@ -17,7 +17,7 @@ LARGEST = 2**18
 shares out among threads, which on a busy machine wait for each other up to fifty times longer than they work; and there
 is little to gain: solves of 1000 to 5000 values per layer are 1.4 to 3 times as fast, of 13,000 to 25,000 1.0 to 1.3.
 The number of models does not count, so that a model's numbers do not depend on which others are there."""
-BLOCK = 1024
+BLOCK = 4096
 """Samples (trajectories times stages) for which the weights' gradient is formed at a time: what stays in cache."""
 
 
