@@ -21,7 +21,7 @@ from _attractors import ATTRACTORS, sample_attractor  # noqa: E402
 from _figures import judge, knockout_figures  # noqa: E402
 from _polynomial import CUBIC, POLYNOMIAL  # noqa: E402
 from _published import fit_published  # noqa: E402
-from _race import RACES, Course, first_as_good, measure_race, train_published  # noqa: E402
+from _race import RACES, Course, _regression_rows, first_as_good, measure_race, train_published  # noqa: E402
 from _record import Record  # noqa: E402
 from _regressions import lasso, ridge  # noqa: E402
 from _reliability import Judged, judged_edges, reliability  # noqa: E402
@@ -316,3 +316,10 @@ def test_a_race_is_won_by_a_fit_that_is_at_least_as_good(monkeypatch):
         assert ratio.median == pytest.approx(theirs.median / mine.median)
         assert float(mine.note.split("NRMSE ")[1]) <= figures["published, lowest NRMSE"].median * 1.01
     assert {what.split(",")[0] for what in figures} >= {"ridge", "persistence", "training-mean", "start-or-mean"}
+    assert figures["sindy-integral, NRMSE"].median > 0 and figures["sindy-integral, seconds"].median > 0
+
+
+def test_regressions_on_monomials_are_not_run_where_variables_are_many():
+    assert [(what, note) for what, _, _, note in _regression_rows(RACES["W4"].data(), 1)] == [
+        (f"{name}, NRMSE", "not run: monomials of 350 variables") for name in ("pysindy", "sindy-integral")
+    ]

@@ -6,8 +6,8 @@ turn, .75; forecasts of chaos are soon worse than a constant whatever made them)
 (``_published.py``, hidden layers as wide as the workload's) trains for a given time, is judged on the way with its
 clock stopped, and counts with the best that it ever was: to stop by the test itself is kinder than any use of it could
 be. skode is fitted with default settings, its own network included, but for ``max_iter``, which grows until a fit is
-at least as good as that. Seconds are the processor's, for what takes minutes cannot be timed in turn on a machine that
-others use too.
+at least as good as that. Sparse regressions on monomials are fitted beside these, where variables are few. Seconds are
+the processor's, for what takes minutes cannot be timed in turn on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from _figures import judge
 from _methods import ALWAYS, make_methods
 from _published import Published, fit_published
 from _sets import BenchmarkSet
+from _steps import installed
 from _timing import PATIENCE, Figure, figure_of
 
 from skode import SparseNODERegressor, from_trajectories
@@ -35,6 +36,9 @@ N_ITER = 5000
 """Iterations of the publication; where the time does not end training, they do."""
 TRIES = (50, 100, 200, 400, 800, 1600)
 """Values of ``max_iter``."""
+REGRESSIONS = ("pysindy", "sindy-integral")
+MOST_VARIABLES = 50
+"""Variables up to which these are fitted: 1325 monomials of second degree."""
 
 
 class Race(NamedTuple):
@@ -178,6 +182,7 @@ def measure_race(name: str, budget: float, rounds: int) -> list[Figure]:
     rows = [
         *_published_rows(race, course, min(error for method, error in trivial.items() if method != "ridge")),
         *_skode_rows(data, course, rounds),
+        *_regression_rows(data, rounds),
         *((f"{method}, NRMSE", "", [value], "") for method, value in trivial.items()),
     ]
     return [figure_of("race", f"{name}: {what}", unit, values, note) for what, unit, values, note in rows]
@@ -194,6 +199,24 @@ def _published_rows(race: Race, course: Course, best: float) -> list[_Line]:
         ("published, lowest NRMSE", "", [course.lowest], f"{verdict} the best forecast without a model ({best:.3g})"),
         ("published, seconds until within 1 % of that", "s", [course.reached], about),
     ]
+
+
+def _regression_rows(data: BenchmarkSet, rounds: int) -> list[_Line]:
+    """Sparse regressions on monomials: whole fits, with the forecasts that tell their errors."""
+    methods, rows, d = make_methods(N_ITER), [], data.states[0].shape[1]
+    for name in REGRESSIONS:
+        if d > MOST_VARIABLES or (name == "pysindy" and not installed(name)):
+            why = f"not run: monomials of {d} variables" if d > MOST_VARIABLES else f"not run ({name} is not installed)"
+            rows.append((f"{name}, NRMSE", "", [np.nan], why))
+            continue
+        times: list[float] = []
+        for _ in range(rounds):
+            began = time.process_time()
+            answer = methods[name](data, 0)
+            times.append(time.process_time() - began)
+        rows.append((f"{name}, NRMSE", "", [judge(data, answer)["NRMSE"]], ""))
+        rows.append((f"{name}, seconds", "s", times, "with forecasts"))
+    return rows
 
 
 def _skode_rows(data: BenchmarkSet, course: Course, rounds: int) -> list[_Line]:
