@@ -62,8 +62,8 @@ class _Memory:
 
 
 def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """Of every model.  # (model, row)"""
-    return torch.bmm(matrix, vector.unsqueeze(-1)).squeeze(-1)
+    """Of every model by itself, for one product for all would round by how many there are.  # (model, row)"""
+    return torch.stack([torch.mv(own, entries) for own, entries in zip(matrix, vector, strict=True)])
 
 
 def _solved(matrix: torch.Tensor, right: torch.Tensor, *, upper: bool) -> torch.Tensor:

@@ -17,7 +17,7 @@ LARGEST = 2**18
 shares out among threads, which on a busy machine wait for each other up to fifty times longer than they work; and there
 is little to gain: solves of 1000 to 5000 values per layer are 1.4 to 3 times as fast, of 13,000 to 25,000 1.0 to 1.3.
 The number of models does not count, so that a model's numbers do not depend on which others are there."""
-BLOCK = 4096
+BLOCK = 1024
 """Samples (trajectories times stages) for which the weights' gradient is formed at a time: what stays in cache."""
 
 
@@ -44,9 +44,10 @@ class Maps(NamedTuple):
 
     def pay_on_arrays(self, n_trajectories: int) -> bool:
         """Whether there is a ``Chain`` for these, and it is faster than calls of torch."""
-        matrices = [matrix[0, :, :-1] for matrix in self.all] + ([] if self.skip is None else [self.skip[0]])
-        largest = max(matrix.numel() for matrix in matrices) * n_trajectories
-        return self.activation.keeps_output and matrices[0].device.type == "cpu" and largest <= LARGEST
+        largest = max(matrix.shape[1] * (matrix.shape[2] - 1) for matrix in self.all)
+        largest = largest if self.skip is None else max(largest, self.skip[0].numel())
+        on_cpu = self.hidden[0].device.type == "cpu"
+        return self.activation.keeps_output and on_cpu and largest * n_trajectories <= LARGEST
 
 
 class ByMaps(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 
@@ -28,10 +29,14 @@ class BoundShared(AbstractBoundField):
 
     def __init__(self, weights: Weights, activation: str, n_hidden: int, *, linear_skip: bool) -> None:
         self.activation = ACTIVATIONS[activation]
-        self.folding = Folding(self.activation, n_hidden)
-        folded = self.folding.fold(weights)
-        self.layers = [Affine(folded[f"W{k}"], folded[f"b{k}"].flatten(1)) for k in range(n_hidden + 1)]
+        self.folding, self.n_layers = Folding(self.activation, n_hidden), n_hidden + 1
+        self.folded = self.folding.fold(weights)
         self.skip = [Affine(weights["K"])] if linear_skip else []
+
+    @cached_property
+    def layers(self) -> list[Affine]:
+        """The maps, for whoever does not go by ``chain``."""
+        return [Affine(self.folded[f"W{k}"], self.folded[f"b{k}"].flatten(1)) for k in range(self.n_layers)]
 
     def evaluate(self, z: torch.Tensor) -> Evaluated:
         h = z.mT  # (model | 1, source, sample)
@@ -69,7 +74,8 @@ class BoundShared(AbstractBoundField):
     def chain(
         self, known: Callable[[], torch.Tensor], n: int, gain: torch.Tensor, names: tuple[str, ...], *, keep: bool
     ) -> Chain | None:
-        *hidden, last = [torch.cat([layer.matrix, layer.bias], dim=-1) for layer in self.layers]
+        named = ((self.folded[f"W{k}"], self.folded[f"b{k}"].mT) for k in range(self.n_layers))
+        *hidden, last = [torch.cat(both, dim=-1) for both in named]
         maps = Maps(self.activation, hidden, last, self.skip[0].matrix if self.skip else None, gain)
         if not maps.pay_on_arrays(n):
             return None

@@ -80,13 +80,14 @@ class ArrayTape:
         self.slope, self.step, self.n_steps = slope, step, n_steps
         self.shape = x0.mT.shape  # (model, state, trajectory)
         self.x0: AnyArray = x0.detach().mT.reshape(slope.states[0].shape).contiguous().numpy()
+        self.lengths = self._lengths(None, 0)
 
     @np.errstate(all="ignore")
     def walk(self, failed: torch.Tensor | None) -> Nodes:
         """Take all steps; a trajectory stays at x0 from step ``failed`` (model, trajectory) on."""
         x, k, evaluate = self.slope.states, self.slope.slopes, self.slope.evaluate
         nodes = np.empty((2, self.n_steps + 1, *self.x0.shape), self.x0.dtype)
-        h = self._lengths(None, 0)
+        h = self.lengths
         np.copyto(x[0], self.x0)
         for step in range(self.n_steps + 1):
             i = 4 * step
@@ -119,7 +120,7 @@ class ArrayTape:
         """Gradient by x0, and by every weight if ``wanted``, from those by states and slopes of the nodes."""
         shape = self.n_steps + 1, *self.x0.shape
         at_states, at_slopes = (by.mT.contiguous().numpy().reshape(shape) for by in (by_states, by_slopes))
-        adjoint, h = self.slope.adjoint(wanted=wanted), self._lengths(None, 0)
+        adjoint, h = self.slope.adjoint(wanted=wanted), self.lengths
         pull = adjoint.pull
         by_x, found, cotangent = (np.empty_like(self.x0) for _ in range(3))
         sixth, third = np.empty_like(self.x0), np.empty_like(self.x0)
@@ -149,7 +150,8 @@ class ArrayTape:
         return (failed <= step).unsqueeze(1).expand(self.shape).numpy().reshape(self.x0.shape)
 
     def _lengths(self, failed: torch.Tensor | None, step: int) -> _Lengths:
-        full = np.array(np.broadcast_to(self.step.numpy(), self.x0.shape))
+        full = np.empty_like(self.x0)
+        full[...] = self.step.numpy()
         if failed is not None:
             full[self._stopped(failed, step)] = 0.0
         return _Lengths(full, full / 2.0, full / 6.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -132,7 +133,8 @@ def failed_steps(nodes: Nodes, bound: float) -> torch.Tensor | None:
     after the last, is its slope alone; n + 1 stands for never.
     """
     low, high = nodes.states.mT.aminmax()  # in the order in which they lie in memory
-    if bool((low >= -bound) & (high <= bound) & nodes.slopes.mT.sum().isfinite()):  # false for nan
+    lowest, highest, total = torch.stack((low, high, nodes.slopes.mT.sum())).tolist()
+    if -bound <= lowest and highest <= bound and math.isfinite(total):  # false for nan
         return None
     bad = ~nodes.slopes.isfinite().all(dim=-1)  # (node, model, trajectory)
     bad[:-1] |= ~(nodes.states[1:].abs() <= bound).all(dim=-1)  # true for nan
