@@ -205,9 +205,10 @@ def _regression_rows(data: BenchmarkSet, rounds: int) -> list[_Line]:
     """Sparse regressions on monomials: whole fits, with the forecasts that tell their errors."""
     methods, rows, d = make_methods(N_ITER), [], data.states[0].shape[1]
     for name in REGRESSIONS:
-        if d > MOST_VARIABLES or (name == "pysindy" and not installed(name)):
-            why = f"not run: monomials of {d} variables" if d > MOST_VARIABLES else f"not run ({name} is not installed)"
-            rows.append((f"{name}, NRMSE", "", [np.nan], why))
+        missing = name == "pysindy" and not installed(name)
+        if missing or d > MOST_VARIABLES:
+            why = "it is not installed" if missing else f"monomials of {d} variables"
+            rows.append((f"{name}, NRMSE", "", [np.nan], f"not run: {why}"))
             continue
         times: list[float] = []
         for _ in range(rounds):

@@ -222,6 +222,10 @@ def measure_size(d: int, threads: int) -> list[Figure]:
         ("NRMSE", "", got["nrmse"], f"start-or-mean {got['trivial']:.3g}"),
         ("pickle", "MB", got["pickle"], ""),
     ]
+    if "plain" in got:
+        rows.append(
+            ("seconds of a plain fit", "s", got["plain"], f"cross-validation {got['wall'] / got['plain']:.1f} x")
+        )
     return [Figure("size", f"d {d}: {what}", unit, value, value, value, note) for what, unit, value, note in rows]
 
 
